@@ -1,0 +1,98 @@
+"""Parameters, floating-point operations and memory of a model, counted on the meta device."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from espalier.nn.slots import roles
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters; shared ones count once."""
+
+    total: int
+    by_role: dict[str, int]
+    by_part: dict[str, int]  # children of the trunk, and the head
+    products: int  # in matrix products: matrices, and the table that the head multiplies with
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations per token of a full window; causal attention as the full square."""
+
+    forward: int
+    train: int  # forward and backward
+    window: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes while training in fp32 (weights, gradients, two moments) and what one batch keeps."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def parameters(model: nn.Module) -> Parameters:
+    """Count a GPT's parameters by role and by part."""
+    role = roles(model)
+    named = dict(model.named_parameters())
+    by_role, by_part = Counter[str](), Counter[str]()
+    for name, parameter in named.items():
+        by_role[role[name]] += parameter.numel()
+        by_part[".".join(name.split(".")[: 2 if name.startswith("trunk.") else 1])] += (
+            parameter.numel()
+        )
+    tables = [p for n, p in named.items() if n.startswith("head.") and role[n] == "embedding"]
+    head = sum(p.numel() for p in tables) or named["trunk.embed.weight"].numel()
+    return Parameters(sum(by_role.values()), dict(by_role), dict(by_part), by_role["matrix"] + head)
+
+
+def flops(model: nn.Module, window: int) -> Flops:
+    """Operations per token over a window of `window` tokens; `model` lies on the meta device."""
+    ids = torch.zeros(1, window, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        logits: Tensor = model(ids)
+        forward = counter.get_total_flops()
+        logits.sum().backward()  # type: ignore[no-untyped-call]
+    train = counter.get_total_flops()
+    model.zero_grad(set_to_none=True)
+    return Flops(forward // window, train // window, window)
+
+
+def memory(model: nn.Module, rows: int, window: int) -> Memory:
+    """Predict the training memory of a batch. `model` must lie on the meta device.
+
+    Activations are the tensors that a forward pass in fp32 saves for the backward, counted once
+    each; a precision below fp32 needs less, and the allocator adds some.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    own = {_storage(p) for p in model.parameters()}
+    ids = torch.zeros(rows, window, dtype=torch.long, device="meta")
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            saved[_storage(tensor)] = tensor
+        return tensor
+
+    unpack: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
+        model(ids)
+    activations = sum(t.untyped_storage().nbytes() for t in saved.values())
+    return Memory(weights, weights, 2 * weights, activations)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,1 @@
+"""Parts of a language model, in pure torch. Knows no file, flag or optimizer."""

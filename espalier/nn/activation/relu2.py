@@ -1,0 +1,20 @@
+"""Squared rectified linear unit (Primer, arXiv:2109.08668)."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from espalier.nn.slots import ActivationConfig, Dims, Part
+from espalier.nn.state import Pass
+
+
+class Relu2Config(ActivationConfig):
+    """max(x, 0)^2"""
+
+    def build(self, width: int, dims: Dims, layer: int) -> Part:
+        return Relu2()
+
+
+class Relu2(Part):
+    def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
+        return F.relu(x).square()

@@ -1,0 +1,1 @@
+"""Slot: how one layer is wired."""

@@ -1,0 +1,1 @@
+"""Slot: token ids to the residual stream."""

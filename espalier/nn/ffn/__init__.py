@@ -1,0 +1,1 @@
+"""Slot: what works on each position alone."""

@@ -1,0 +1,166 @@
+"""The only language model: a trunk (embed, position, stack, norm) and a head."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from espalier.config import Config, decode, default, encode
+from espalier.errors import ConfigError
+from espalier.nn.slots import (
+    BlockConfig,
+    Dims,
+    Embed,
+    EmbedConfig,
+    HeadConfig,
+    NormConfig,
+    Part,
+    Position,
+    PositionConfig,
+    StackConfig,
+    drop,
+    reset,
+)
+from espalier.nn.state import Pass, at
+from espalier.tree import merge
+
+
+class InitConfig(Config):
+    """How tensors start."""
+
+    std: float = Field(default=0.02, gt=0)
+    residual: Literal["scaled", "zero", "plain"] = "scaled"
+    """projections onto the residual stream: std / sqrt(2 n_layer), zero, or std"""
+
+
+class LayerConfig(Config):
+    """A run of layers that differ from `model.block`."""
+
+    repeat: int = Field(1, ge=1)
+    block: Any = Field(default_factory=dict)
+    """merged onto `model.block`"""
+
+
+class GPTConfig(Config):
+    """Sizes stand here once; parts have only their own fields."""
+
+    n_layer: int = Field(12, ge=1)
+    n_embd: int = Field(768, ge=1)
+    n_head: int = Field(12, ge=1)
+    block_size: int = Field(1024, ge=1)
+    vocab_size: int | None = Field(None, ge=1)
+    """from the corpus when left out"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    bias: bool = True
+    init: InitConfig = InitConfig()
+    embed: EmbedConfig = default("learned")
+    position: PositionConfig = default("learned")
+    block: BlockConfig = default("prenorm")
+    """the default of every layer"""
+    layers: tuple[LayerConfig, ...] | None = None
+    """runs of layers whose block differs: [{repeat: 4, block: {...}}, ...]"""
+    stack: StackConfig = default("plain")
+    norm: NormConfig | None = None
+    """the trunk's last norm; as the block's when left out (none after postnorm)"""
+    head: HeadConfig = default("tied")
+
+    def dims(self) -> Dims:
+        if self.n_embd % self.n_head:
+            fits = [n for n in range(1, self.n_embd + 1) if self.n_embd % n == 0]
+            near = sorted(sorted(fits, key=lambda n: abs(math.log(n / self.n_head)))[:3])
+            raise ConfigError(
+                f"model.n_head={self.n_head} must divide model.n_embd={self.n_embd}. "
+                f"Near: {', '.join(map(str, near))}."
+            )
+        if self.vocab_size is None:
+            raise ConfigError("model.vocab_size is not set; give it, or a corpus: data.corpus=DIR")
+        scale = {"scaled": (2 * self.n_layer) ** -0.5, "zero": 0.0, "plain": 1.0}
+        return Dims(
+            n_layer=self.n_layer,
+            n_embd=self.n_embd,
+            n_head=self.n_head,
+            block_size=self.block_size,
+            vocab_size=self.vocab_size,
+            dropout=self.dropout,
+            bias=self.bias,
+            std=self.init.std,
+            residual_std=self.init.std * scale[self.init.residual],
+        )
+
+    def blocks(self) -> list[BlockConfig]:
+        """The block of each layer."""
+        if self.layers is None:
+            return [self.block] * self.n_layer
+        found: list[BlockConfig] = []
+        for i, layer in enumerate(self.layers):
+            tree = merge(encode(self.block), layer.block)
+            one = decode(_OneBlock, {"block": tree}, f"model.layers.{i}").block
+            found += [one] * layer.repeat
+        if len(found) != self.n_layer:
+            raise ConfigError(
+                f"model.layers repeat {len(found)} layers, but model.n_layer={self.n_layer}"
+            )
+        return found
+
+    def build(self) -> "GPT":
+        """The model, its tensors not yet filled. Raises ConfigError for parts that do not fit."""
+        dims, configs = self.dims(), self.blocks()
+        embed = self.embed.build(dims)
+        blocks = [config.build(dims, layer) for layer, config in enumerate(configs)]
+        last = self.norm or configs[-1].last_norm()
+        trunk = Trunk(
+            embed,
+            self.position.build(dims),
+            self.stack.build(dims, blocks),
+            last.build(dims.n_embd, dims, dims.n_layer) if last else None,
+            dims.dropout,
+        )
+        return GPT(trunk, self.head.build(dims, embed))
+
+
+class _OneBlock(Config):
+    block: BlockConfig
+
+
+class Trunk(Part):
+    def __init__(
+        self, embed: Embed, position: Position, stack: Part, norm: Part | None, dropout: float
+    ):
+        super().__init__()
+        self.embed, self.position, self.stack, self.norm = embed, position, stack, norm
+        self.dropout = dropout
+
+    def forward(self, ids: Int[Tensor, "batch time"], now: Pass) -> Float[Tensor, "batch time d"]:
+        now.position = self.position
+        x = self.position.add(self.embed(ids, now), now)
+        x = self.stack(drop(x, self.dropout, self.training), now)
+        return x if self.norm is None else self.norm(x, now)
+
+
+class GPT(Part):
+    """`head(trunk(ids, now))`, apart so that losses, lenses and decoding take what they need."""
+
+    def __init__(self, trunk: Trunk, head: Part):
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(
+        self, ids: Int[Tensor, "batch time"], now: Pass | None = None
+    ) -> Float[Tensor, "batch time vocab"]:
+        return self.head(self.trunk(ids, now or at(ids)))
+
+
+def sketch(config: GPTConfig) -> GPT:
+    """The model on the meta device: every shape, no memory."""
+    with torch.device("meta"):
+        return config.build()
+
+
+def make(config: GPTConfig, seed: int, device: torch.device | str = "cpu") -> GPT:
+    """A model filled from `seed`: the same numbers on every device."""
+    model = sketch(config).to_empty(device="cpu")
+    reset(model, seed)
+    return model.to(device)

@@ -1,0 +1,1 @@
+"""Slot: the residual stream to logits."""

@@ -1,0 +1,1 @@
+"""Slot: learned map of the last dimension."""

@@ -1,0 +1,38 @@
+"""Root-mean-square normalisation (arXiv:1910.07467)."""
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from espalier.nn.slots import Dims, NormConfig, Part
+from espalier.nn.state import Pass
+
+
+class RmsConfig(NormConfig):
+    """gain * x / sqrt(mean(x^2) + eps)"""
+
+    variants = ({"gain": False},)
+
+    eps: float = Field(1e-5, gt=0)
+    gain: bool = True
+    """learn a gain per feature (nanochat: none)"""
+
+    def build(self, width: int, dims: Dims, layer: int) -> Part:
+        return Rms(width, self.eps, self.gain)
+
+
+class Rms(Part):
+    def __init__(self, width: int, eps: float, gain: bool):
+        super().__init__()
+        self.width, self.eps = width, eps
+        self.weight = nn.Parameter(torch.empty(width)) if gain else None
+
+    def reset(self) -> None:
+        if self.weight is not None:
+            nn.init.ones_(self.weight)
+
+    def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
+        gain = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, (self.width,), gain, self.eps)

@@ -1,0 +1,1 @@
+"""Slot: where a token stands."""

@@ -1,0 +1,61 @@
+"""Rotary position embedding (RoFormer, arXiv:2104.09864), whole or on a fraction of each head."""
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from espalier.errors import ConfigError
+from espalier.nn.slots import Dims, Position, PositionConfig
+from espalier.nn.state import Pass
+
+
+class RotaryConfig(PositionConfig):
+    """(a cos - b sin, b cos + a sin) for pairs of q and k, by position * theta^(-2i/d)"""
+
+    variants = ({"fraction": 0.5}, {"interleaved": True})
+
+    theta: float = Field(10000.0, gt=0)
+    fraction: float = Field(1.0, gt=0, le=1)
+    """share of each head that turns (Pythia: 0.25); the rest stays"""
+    interleaved: bool = False
+    """pairs are neighbours (GPT-J) instead of the two halves (GPT-NeoX, Llama)"""
+
+    def build(self, dims: Dims) -> Position:
+        turned = int(dims.head_width * self.fraction)
+        if turned < 2 or turned % 2:
+            raise ConfigError(
+                f"position.fraction={self.fraction} turns {turned} of {dims.head_width} features "
+                "a head (n_embd / n_head); rotary needs an even number, at least 2"
+            )
+        return Rotary(turned, self.theta, 2 if self.interleaved else 1)
+
+
+class Rotary(Position):
+    def __init__(self, turned: int, theta: float, stride: int):
+        super().__init__()
+        self.turned, self.theta, self.stride = turned, theta, stride
+
+    def add(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
+        now.tables = self.table(now.positions)
+        return x
+
+    def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines in fp32: (batch, time, 1, turned / 2)."""
+        steps = torch.arange(0, self.turned, 2, device=positions.device, dtype=torch.float32)
+        angles = positions.clamp(min=0)[..., None] * self.theta ** (-steps / self.turned)
+        return angles.cos()[:, :, None], angles.sin()[:, :, None]
+
+    def turn(
+        self, x: Float[Tensor, "batch time heads width"], now: Pass
+    ) -> Float[Tensor, "batch time heads width"]:
+        cos, sin = now.tables or self.table(now.positions)
+        turned, rest = x[..., : self.turned], x[..., self.turned :]
+        if self.stride == 2:
+            a, b = turned[..., 0::2], turned[..., 1::2]
+            out = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+        else:
+            a, b = turned.chunk(2, -1)
+            out = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+        out = out.to(x.dtype)  # fp32 tables would promote half-precision queries
+        return torch.cat([out, rest], -1) if rest.shape[-1] else out

@@ -1,0 +1,1 @@
+"""Slot: attention's normaliser."""

@@ -1,0 +1,212 @@
+"""The contract: what each slot of a model is given and must give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from espalier.config import PartConfig
+from espalier.nn.state import Pass
+
+Role = Literal["matrix", "embedding", "vector"]
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Sizes that every part of one model shares."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    block_size: int
+    vocab_size: int
+    dropout: float = 0.0
+    bias: bool = True
+    std: float = 0.02  # of matrices and embeddings at the start
+    residual_std: float = 0.02  # of projections that write to the residual stream
+
+    @property
+    def head_width(self) -> int:
+        return self.n_embd // self.n_head
+
+
+class Part(nn.Module):
+    """A module that fills its own tensors in `reset` and may declare laws it cannot keep."""
+
+    exempt: ClassVar[Mapping[str, str]] = {}  # law of the contract suite -> why it cannot hold
+    role: ClassVar[Mapping[str, Role]] = {}  # own parameter -> role, where shape does not tell
+
+    def reset(self) -> None:
+        """Fill this part's own parameters and buffers (not its children's)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Tensor: ...
+
+
+class Embed(Part):
+    """Token ids to the residual stream, and back for a tied head."""
+
+    def forward(self, ids: Int[Tensor, "batch time"], now: Pass) -> Float[Tensor, "batch time d"]:
+        raise NotImplementedError
+
+    def logits(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
+        raise NotImplementedError
+
+
+class Position(Part):
+    """Where a token stands; each of the three ways defaults to nothing."""
+
+    def add(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
+        """In the trunk, before the stack; may leave `now.tables` for `turn` and `bias`."""
+        return x
+
+    def turn(
+        self, x: Float[Tensor, "batch time heads width"], now: Pass
+    ) -> Float[Tensor, "batch time heads width"]:
+        """In attention, on queries and keys."""
+        return x
+
+    def bias(self, now: Pass, key_positions: Int[Tensor, "batch key"]) -> Tensor | None:
+        """In attention, added to the scores: (batch, heads, query, key)."""
+        return None
+
+
+class NormConfig(PartConfig, slot="espalier.nn.norm"):
+    """Normalisation over the last dimension: (x, now) -> x."""
+
+    places = ("block.norm",)
+
+    def build(self, width: int, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+
+class ActivationConfig(PartConfig, slot="espalier.nn.activation"):
+    """Elementwise non-linearity: (x, now) -> x."""
+
+    places = ("block.ffn.activation",)
+
+    def build(self, width: int, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+
+class LinearConfig(PartConfig, slot="espalier.nn.linear"):
+    """A learned map of the last dimension: (x, now) -> y. A part with a `std` is filled with it."""
+
+    places = ("block.attention.linear", "block.ffn.linear")
+
+    def build(self, n_in: int, n_out: int, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+
+class ScoreConfig(PartConfig, slot="espalier.nn.score"):
+    """Attention's normaliser: (scores, mask, now) -> weights over the last dimension."""
+
+    places = ("block.attention.score",)
+
+    def build(self, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+
+class AttentionConfig(PartConfig, slot="espalier.nn.attention"):
+    """Mixes positions: (x, now) -> x."""
+
+    places = ("block.attention",)
+
+    def build(self, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+
+class FfnConfig(PartConfig, slot="espalier.nn.ffn"):
+    """Works on each position alone: (x, now) -> x."""
+
+    places = ("block.ffn",)
+
+    def build(self, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+
+class BlockConfig(PartConfig, slot="espalier.nn.block"):
+    """How one layer is wired: (x, now) -> x."""
+
+    places = ("block",)
+
+    def build(self, dims: Dims, layer: int) -> Part:
+        raise NotImplementedError
+
+    def last_norm(self) -> NormConfig | None:
+        """The trunk's last norm where the recipe names none."""
+        return None
+
+
+class StackConfig(PartConfig, slot="espalier.nn.stack"):
+    """How layers are wired: (x, now) -> x. Calls blocks only through `now.run`."""
+
+    places = ("stack",)
+
+    def build(self, dims: Dims, blocks: Sequence[Part]) -> Part:
+        raise NotImplementedError
+
+
+class EmbedConfig(PartConfig, slot="espalier.nn.embed"):
+    """Token ids to the residual stream: (ids, now) -> x."""
+
+    places = ("embed",)
+
+    def build(self, dims: Dims) -> Embed:
+        raise NotImplementedError
+
+
+class PositionConfig(PartConfig, slot="espalier.nn.position"):
+    """Where a token stands: added in the trunk, turned or biased in attention."""
+
+    places = ("position",)
+
+    def build(self, dims: Dims) -> Position:
+        raise NotImplementedError
+
+
+class HeadConfig(PartConfig, slot="espalier.nn.head"):
+    """The residual stream to logits: (hidden) -> logits."""
+
+    places = ("head",)
+
+    def build(self, dims: Dims, embed: Embed) -> Part:
+        raise NotImplementedError
+
+
+def onto_residual(linear: Part, dims: Dims) -> Part:
+    """Mark a projection that writes to the residual stream: it starts smaller (or at zero)."""
+    assert hasattr(linear, "std"), f"{type(linear).__name__} has no std to set"
+    setattr(linear, "std", dims.residual_std)  # noqa: B010 - a plain number, not a submodule
+    return linear
+
+
+def drop(x: Tensor, p: float, training: bool) -> Tensor:
+    """Dropout that costs nothing when off."""
+    return nn.functional.dropout(x, p) if training and p else x
+
+
+def reset(model: nn.Module, seed: int) -> None:
+    """Fill every part in module order from one generator; the same on every device."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            if isinstance(module, Part):
+                module.reset()
+
+
+def roles(model: nn.Module) -> dict[str, Role]:
+    """The role of each parameter, by which optimizers and weight decay choose."""
+    found: dict[str, Role] = {}
+    for path, module in model.named_modules():
+        declared = module.role if isinstance(module, Part) else {}
+        for name, parameter in module.named_parameters(recurse=False):
+            shape_says: Role = "matrix" if parameter.ndim >= 2 else "vector"
+            found[f"{path}.{name}" if path else name] = declared.get(name, shape_says)
+    return found

@@ -1,0 +1,1 @@
+"""Slot: how layers are wired."""
