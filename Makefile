@@ -1,0 +1,59 @@
+# Each target makes its own .venv when there is none, and is safe to run again.
+#
+#   make demo PYTHON=python3.12            another Python
+#   make demo TORCH='torch==2.12.*'        another torch     (default: the range in pyproject.toml)
+#   make demo TORCH_INDEX=https://...      another index for torch
+#   make demo WHEELS=DIR                   a folder with wheels, tried before any index
+#   make test WORKERS=8                    more test processes
+
+PYTHON ?= python3
+TORCH ?=
+TORCH_INDEX ?=
+WHEELS ?=
+WORKERS ?= 2
+
+BIN := .venv/bin
+INSTALL = $(PYTHON) tools/install.py --torch '$(TORCH)' --index '$(TORCH_INDEX)' --wheels '$(WHEELS)'
+SHAPES := --jaxtyping-packages=espalier,tests.shapes.check
+
+.PHONY: help demo test test-long lint format clean
+
+help:
+	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
+	@echo 'make test       ruff, mypy --strict and the test suite (under 10 minutes on 2 cores)'
+	@echo 'make test-long  the tests that take longer'
+	@echo 'make lint       ruff and mypy --strict alone;  make format  lets ruff mend what it can'
+	@echo 'make clean      remove .venv and every cache'
+
+demo: .venv/.demo
+	@$(BIN)/espalier demo
+
+test: lint
+	@echo '== the suite, with shapes checked at run time'
+	@$(BIN)/pytest -q -n $(WORKERS) -m 'not long and not compile' $(SHAPES)
+	@echo '== compiled parts, without those checks (they break the graph)'
+	@$(BIN)/pytest -q -n $(WORKERS) -m 'compile and not long'
+
+test-long: .venv/.test
+	@$(BIN)/pytest -q -m long
+
+lint: .venv/.test
+	@echo '== ruff, mypy --strict'
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+format: .venv/.test
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/.demo: pyproject.toml tools/install.py
+	@$(INSTALL) --extras plots
+	@touch $@
+
+.venv/.test: pyproject.toml tools/install.py
+	@$(INSTALL) --extras test
+	@touch $@ .venv/.demo

@@ -1,0 +1,121 @@
+"""`espalier VERB …`: finds the verb's file, calls it, and turns every outcome into an exit code.
+
+0 done; 1 a bug of ours; 2 the user's input; 3 the machine; 130 interrupted. A verb is a function in
+`espalier/commands/VERB.py` and is imported when it is used; `--help` reads the syntax trees.
+"""
+
+import ast
+import json
+import math
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from espalier import console
+from espalier.errors import MachineError, UserError
+
+COMMANDS = Path(__file__).parent / "commands"
+BUG, INPUT, MACHINE, INTERRUPTED = 1, 2, 3, 130
+
+
+# Turns that a thread of torch's waits for work before it sleeps. libgomp's own 300,000 make a step
+# up to a hundred times slower where another program wants a core too; this costs a fifth at most.
+SPIN = "1000"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in tokens
+    console.want_json(as_json)
+    code, outcome = attempt([token for token in tokens if token != "--json"])
+    if as_json and outcome is not None:
+        sys.stdout.write(json.dumps(plain(outcome), allow_nan=False) + "\n")
+    return code
+
+
+def attempt(tokens: list[str]) -> tuple[int, Any]:
+    """Exit code, and what --json prints (None when the command has shown help)."""
+    try:
+        return 0, call(tokens)
+    except (UserError, CycloptsError) as error:
+        return failed(INPUT, f"error: {error}")
+    except MachineError as error:
+        return failed(MACHINE, f"error: {error}")
+    except KeyboardInterrupt:
+        return failed(INTERRUPTED, "interrupted")
+    except BrokenPipeError:
+        # The reader has gone (`espalier parts | head`); without this, closing stdout complains.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0, None
+    except Exception as error:
+        return failed(BUG, f"bug: {type(error).__name__}: {error}\ntraceback in {keep_traceback()}")
+
+
+def call(tokens: list[str]) -> Any:
+    app = make_app()
+    command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
+    result = command(*bound.args, **bound.kwargs)
+    shown = command in (app.help_print, app.version_print)
+    return None if shown else result or {}
+
+
+def failed(code: int, text: str) -> tuple[int, dict[str, Any]]:
+    console.say(text)
+    return code, {"error": text.removeprefix("error: "), "exit": code}
+
+
+def keep_traceback() -> Path:
+    handle, name = tempfile.mkstemp(prefix="espalier-", suffix=".txt")
+    with open(handle, "w", encoding="utf-8") as file:
+        file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    return Path(name)
+
+
+def make_app() -> App:
+    app = App(
+        name="espalier",
+        help="Grow, prune and compare small GPT-style language models.",
+        help_format="plaintext",
+        help_epilogue="Every verb takes --help, and --json for one JSON object on stdout.",
+        version=version,
+    )
+    for file in sorted(COMMANDS.glob("[a-z]*.py")):
+        function = f"espalier.commands.{file.stem}:{file.stem}"
+        app.command(function, name=file.stem.rstrip("_"), help=description(file))
+    app.register_install_completion_command()
+    return app
+
+
+def description(file: Path) -> str:
+    """What the docstring of a verb's function says before it lists the arguments."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    verb = next((node for node in functions if node.name == file.stem), None)
+    text = (verb and ast.get_docstring(verb)) or ""
+    return re.split(r"\n(?:Args:|Parameters\n)", text, maxsplit=1)[0].rstrip()
+
+
+def version() -> str:
+    from importlib.metadata import version as installed
+
+    return installed("espalier")
+
+
+def plain(value: Any) -> Any:
+    """JSON knows no NaN, path or tuple key: the nearest thing it knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, type(None))) else str(value)

@@ -1,0 +1,213 @@
+"""The page: headline numbers, curves, samples, configuration, provenance, caveats."""
+
+import math
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from espalier.report import figures, headline
+from espalier.report.figures import GREEN, GREY, RUST, Line
+from espalier.report.reading import Story, finite, thin
+from espalier.units import size
+
+STYLE = Path(__file__).with_name("style.css")
+SHOWN_SAMPLES = 4
+LONGEST_SAMPLE = 2000  # characters
+
+
+def page(story: Story) -> str:
+    """One self-contained HTML document; nothing in it points outside."""
+    title = escape(story.path.resolve().name)
+    sections = [
+        ("", _numbers(story)),
+        ("Loss", _loss(story)),
+        ("Along the way", _along(story)),
+        ("Samples", _samples(story)),
+        ("Results", _results(story)),
+        ("Events", _events(story)),
+        ("Configuration", _configuration(story)),
+        ("Environment", _table(story.environment)),
+        ("Files and hashes", _hashes(story)),
+        ("What this does not show", _list(caveats(story))),
+    ]
+    body = "\n".join(_section(name, content) for name, content in sections if content)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title} · Espalier</title>
+<style>
+{STYLE.read_text(encoding="utf-8")}</style>
+</head>
+<body>
+<header>
+<h1>{title}</h1>
+<p class="under">{escape(headline.sentence(story))}</p>
+</header>
+{body}
+</body>
+</html>
+"""
+
+
+def caveats(story: Story) -> Iterator[str]:
+    """What a reader might conclude and should not."""
+    planned = _at(story.config, "train", "max_iters")
+    if isinstance(planned, int) and story.last_step < planned:
+        yield (
+            f"The end: the run stands at step {story.last_step:,} of {planned:,}, "
+            "so its learning rate has not finished its course."
+        )
+    if not story.evals:
+        yield "Generalisation: nothing was measured on held-out text."
+    elif windows := _at(story.config, "evaluate", "eval_iters"):
+        yield (
+            f"The validation loss of the whole split: each is an estimate from {windows} windows "
+            "(evaluate.eval_iters)."
+        )
+    yield (
+        f"Chance: this is one run with one seed ({story.config.get('seed', 'unknown')}). Another "
+        "seed gives another number; a difference smaller than that spread means nothing."
+    )
+    yield (
+        "Merit: nothing here is compared with anything. Losses per token compare only between runs "
+        "with the same tokenizer and the same validation text."
+    )
+    yield (
+        "Other text: validation text comes from the same source as training text and shares its "
+        "habits."
+    )
+    yield "Typical quality: samples stand as they came, unselected, but they are few."
+    yield "Speed elsewhere: times hold for this machine and whatever else it was doing."
+
+
+def _numbers(story: Story) -> str:
+    cells: list[str] = []
+    for number in headline.numbers(story):
+        first = "" if cells else ' class="first"'
+        small = f"<small>{escape(number.note)}</small>" if number.note else ""
+        cells.append(
+            f"<div{first}><dt>{escape(number.name)}</dt><dd>{escape(number.value)}{small}</dd></div>"
+        )
+    return f'<dl class="numbers">{"".join(cells)}</dl>' if cells else ""
+
+
+def _loss(story: Story) -> str:
+    lines = [Line("training", *thin(*finite(story.train, "loss")), GREY)]
+    lines.append(Line("validation", *finite(story.evals, "val_loss"), GREEN, dots=True))
+    lines = [line for line in lines if line.steps]
+    if not lines:
+        return ""
+    return _figure("Loss per token (nats)", lines, (8.2, 3.6), zero=False)
+
+
+def _along(story: Story) -> str:
+    wanted = {
+        "lr": ("Learning rate", RUST),
+        "tokens_per_s": ("Tokens per second", GREEN),
+        "grad_norm": ("Gradient norm", GREY),
+        "mfu": ("Model FLOPs utilisation", RUST),
+    }
+    drawn = []
+    for key, (title, color) in wanted.items():
+        steps, values = thin(*finite(story.train, key), most=400)
+        if len(steps) > 1:
+            drawn.append(_figure(title, [Line(title, steps, values, color)], (4, 2.3), zero=True))
+    return f'<div class="pair">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _figure(title: str, lines: list[Line], inches: tuple[float, float], *, zero: bool) -> str:
+    return f"<figure>{figures.curves(title, lines, inches, zero=zero)}</figure>"
+
+
+def _samples(story: Story) -> str:
+    """The last ones, newest first; then how it wrote at the start."""
+    newest = list(story.samples)[::-1]
+    chosen = newest[:SHOWN_SAMPLES]
+    if len(newest) > len(chosen):
+        chosen[-1] = newest[-1]
+    return "".join(
+        f'<p class="label">step {record.get("step", "?"):,}</p>'
+        f"<pre>{escape(str(record.get('text', ''))[:LONGEST_SAMPLE])}</pre>"
+        for record in chosen
+    )
+
+
+def _results(story: Story) -> str:
+    return "".join(
+        f'<p class="label">{escape(name)}</p>{_table(content)}'
+        for name, content in story.results.items()
+    )
+
+
+def _events(story: Story) -> str:
+    return _list(f"step {record.get('step')}: {record.get('message')}" for record in story.events)
+
+
+def _configuration(story: Story) -> str:
+    text = yaml.safe_dump(dict(story.config), sort_keys=False, allow_unicode=True)
+    return (
+        f"<details open><summary>config.yaml, resolved</summary><pre>{escape(text)}</pre></details>"
+    )
+
+
+def _hashes(story: Story) -> str:
+    if not story.checkpoints:
+        return ""
+    newest = escape(story.checkpoints[-1].name)
+    rows = {
+        name: f"{size(note['size'])}, SHA-256 {note['sha256']}"
+        for name, note in story.manifest.items()
+    }
+    return (
+        f'<p class="label">newest of {len(story.checkpoints)} checkpoints: {newest}</p>'
+        + _table(rows)
+    )
+
+
+def _table(content: Any) -> str:
+    rows = list(_flat(content))
+    if not rows:
+        return ""
+    cells = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
+    return f"<table>{cells}</table>"
+
+
+def _flat(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as dotted rows."""
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _flat(value, f"{path}.{key}" if path else str(key))
+    elif content is not None and path:
+        yield path, _words(path, content)
+
+
+def _words(path: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.6g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return size(value) if path.endswith("bytes") else f"{value:,}"
+    return str(value)
+
+
+def _list(items: Iterator[str]) -> str:
+    rows = "".join(f"<li>{escape(item)}</li>" for item in items)
+    return f"<ul>{rows}</ul>" if rows else ""
+
+
+def _section(name: str, content: str) -> str:
+    heading = f"<h2>{escape(name)}</h2>" if name else ""
+    return f"<section>{heading}{content}</section>"
+
+
+def _at(config: Mapping[str, Any], *path: str) -> Any:
+    node: Any = config
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
