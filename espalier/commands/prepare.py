@@ -1,0 +1,142 @@
+"""`espalier prepare SOURCE`: text into a corpus of token shards."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from espalier import console
+
+
+def prepare(
+    source: str,
+    /,
+    *,
+    tokenizer: str | None = None,
+    out: Path | None = None,
+    vocab: Path | None = None,
+    vocab_size: int = 2048,
+    local: Annotated[Path | None, Parameter(name="--from")] = None,
+    val_fraction: float | None = None,
+    target_tokens: float | None = None,
+    shards: int = 1,
+    text_key: str = "text",
+    errors: Literal["strict", "replace"] = "strict",
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    processes: int | None = None,
+) -> dict[str, Any]:
+    """Tokenise a text, or many, into a corpus: shards of token ids and meta.json.
+
+    Streams with bounded memory; after a kill the same command goes on where it stopped.
+
+    Example: espalier prepare shakespeare --tokenizer char --out data/shakespeare
+
+    Parameters
+    ----------
+    source
+        A text file, a folder, a glob in quotes, .jsonl, .jsonl.gz or .parquet; hf:ID or
+        hf:ID:CONFIG; or python-stdlib, shakespeare, openwebtext, pile, fineweb.
+    tokenizer
+        char, byte, bpe (trained here), gpt2, r50k_base, p50k_base, cl100k_base, o200k_base,
+        gpt-neox, hf:ID, or a tokenizer.json. Left out, what suits the source.
+    out
+        The directory to make. Left out, data/NAME.
+    vocab
+        A local vocabulary for the tokenizer: a folder or file, such as one with vocab.bpe.
+    vocab_size
+        Ids of a bpe trained here.
+    local
+        A copy of shakespeare's text on this machine.
+    val_fraction
+        The share for validation: the end of one text; of many documents, those whose hash says so.
+    target_tokens
+        Stop after the document that reaches so many tokens; 2e9 is a number.
+    shards
+        How many files the training tokens are dealt to.
+    text_key
+        The field or column of a record that holds its text.
+    errors
+        What to do with bytes that are no UTF-8: refuse the file, or put U+FFFD in their place.
+    skip_bad
+        Leave out records without usable text, and count them.
+    overwrite
+        Replace another corpus in the output directory.
+    processes
+        How many processes encode. Left out, as many as are worth their start.
+    """
+    from espalier.data.prepare import prepare as make
+    from espalier.data.request import Listener, Request
+
+    request = Request(
+        source=source,
+        out=out or Path("data") / _name(source),
+        tokenizer=tokenizer,
+        vocab=vocab,
+        vocab_size=vocab_size,
+        local=local,
+        val_fraction=val_fraction,
+        target_tokens=None if target_tokens is None else int(target_tokens),
+        shards=shards,
+        text_key=text_key,
+        errors=errors,
+        bad="skip" if skip_bad else "refuse",
+        existing="overwrite" if overwrite else "keep",
+        processes=processes,
+    )
+    with ExitStack() as stack:
+        corpus = make(request, Listener(console.say, _meter(stack)))
+    found = {"corpus": str(corpus.path), "digest": corpus.digest} | _facts(corpus.meta)
+    for line in _summary(found):
+        console.out(line)
+    return found
+
+
+def _name(source: str) -> str:
+    """A folder's name for a source: its last part, without ending or wildcards."""
+    last = source.removeprefix("hf:").replace(":", "-").rstrip("/").rpartition("/")[2]
+    kept = "".join(c for c in last.partition(".")[0] if c.isalnum() or c in "-_")
+    return kept or "corpus"
+
+
+def _meter(stack: ExitStack) -> Callable[[float, float | None, str], None]:
+    """Progress as the console shows it, opened when the first figure arrives."""
+    shown: list[console.Progress] = []
+    before = 0.0
+
+    def show(done: float, total: float | None, unit: str) -> None:
+        nonlocal before
+        if not shown:
+            shown.append(stack.enter_context(console.progress(total, "prepare", unit)))
+        shown[0].advance(max(0.0, done - before))
+        before = done
+
+    return show
+
+
+def _facts(meta: dict[str, Any]) -> dict[str, Any]:
+    keys = ("vocab_size", "dtype", "tokens", "bytes", "documents", "replaced", "source", "split")
+    return {key: meta[key] for key in keys} | {"tokenizer": meta["settings"]["tokenizer"]["name"]}
+
+
+def _summary(found: dict[str, Any]) -> list[str]:
+    tokens, documents, source = found["tokens"], found["documents"], found["source"]
+    hashed = f", SHA-256 {source['sha256'][:12]}" if "sha256" in source else ""
+    lines = [
+        f"{source['name']}{hashed}, as {found['tokenizer']} with {found['vocab_size']:,} ids",
+        f"{tokens['train']:,} training and {tokens['val']:,} validation tokens ({found['dtype']})",
+    ]
+    if found["split"]["rule"] == "document-hash":
+        lines.append(
+            f"{documents['train']:,} and {documents['val']:,} documents, "
+            f"{documents['duplicates']:,} of them repeat another"
+        )
+    left_out = [f"{documents[key]:,} {key}" for key in ("blank", "skipped") if documents[key]]
+    if left_out:
+        lines.append(f"left out: {', '.join(left_out)}")
+    if found["replaced"]:
+        lines.append(f"{found['replaced']:,} characters replaced by U+FFFD")
+    lines += [f"read from {label}: {n:,}" for label, n in source.get("read_from", {}).items()]
+    return [*lines, f"corpus: {found['corpus']}"]

@@ -1,0 +1,39 @@
+"""Batches from memory-mapped tokens."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from espalier.data.order import Order
+from espalier.data.tokens import Tokens
+from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def batch(
+    tokens: Tokens, order: Order, first: int, rows: int, block_size: int
+) -> "tuple[Tensor, Tensor]":
+    """Samples first .. first+rows-1 of the order: inputs and targets, int64 [rows, block_size]."""
+    return pairs(tokens, order.starts(np.arange(first, first + rows)), block_size)
+
+
+def pairs(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> "tuple[Tensor, Tensor]":
+    """Windows at `starts`: inputs and targets (the next token), int64 [len(starts), block_size]."""
+    import torch
+
+    rows = torch.from_numpy(tokens.gather(starts, block_size + 1))
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+def windows(tokens: Tokens, block_size: int) -> NDArray[np.int64]:
+    """Starts of all non-overlapping windows, in order; what is left at the end fills none."""
+    count = (len(tokens) - 1) // block_size
+    if count < 1:
+        raise UserError(
+            f"this split has {len(tokens)} tokens, a window of block_size={block_size} needs "
+            f"{block_size + 1}: use a smaller block_size, more text, or a larger --val-fraction"
+        )
+    return np.arange(count, dtype=np.int64) * block_size

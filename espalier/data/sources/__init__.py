@@ -1,0 +1,129 @@
+"""What `espalier prepare SOURCE` can read, found by its spelling."""
+
+import glob
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from espalier.data.download import Retry
+from espalier.data.pieces import Source
+from espalier.data.request import Request
+from espalier.data.sources.builtin import BUILTINS
+from espalier.data.sources.hub import Dataset, Stream
+from espalier.data.sources.jsonl import JsonLines
+from espalier.data.sources.parquet import Parquet
+from espalier.data.sources.records import Rule
+from espalier.data.sources.shakespeare import tiny_shakespeare
+from espalier.data.sources.stdlib import python_stdlib
+from espalier.data.sources.textfile import TextFiles
+from espalier.errors import UserError, nearest
+
+NAMES = ("python-stdlib", "shakespeare", *BUILTINS)
+
+
+class Plan(NamedTuple):
+    """A source, and how it is prepared where the request leaves that open."""
+
+    source: Source
+    tokenizer: str
+    val_fraction: float = 0.1
+    target_tokens: int | None = None
+    tokens: int | None = None
+    expected: str = ""
+
+
+def find(request: Request, note: Callable[[str], None], retry: Retry | None = None) -> Plan:
+    """The plan for a request; UserError when there is no such source."""
+    name = request.source
+    if request.local is not None and name != "shakespeare":
+        raise UserError("--from is for shakespeare; a file of your own is the SOURCE itself")
+    rule = Rule(request.text_key, request.bad, request.errors)
+    if name == "python-stdlib":
+        return Plan(python_stdlib(), "bpe")
+    if name == "shakespeare":
+        return Plan(tiny_shakespeare(request.local, retry), "char")
+    if name in BUILTINS:
+        entry = BUILTINS[name]
+        rule = Rule(request.text_key, request.bad, request.errors, entry.min_chars)
+        stream = Stream(entry.datasets, rule, note, retry or Retry())
+        return Plan(
+            stream,
+            entry.tokenizer,
+            entry.val_fraction,
+            entry.target_tokens,
+            entry.tokens,
+            entry.expected,
+        )
+    if name.startswith("hf:"):
+        path, _, config = name.removeprefix("hf:").partition(":")
+        stream = Stream((Dataset(path, config or None),), rule, note, retry or Retry())
+        return Plan(stream, "gpt2")
+    return Plan(_local(name, request, rule), "bpe")
+
+
+def _local(name: str, request: Request, rule: Rule) -> Source:
+    path = Path(name)
+    if path.is_dir():
+        root, files = path, [file for file in path.rglob("*") if _visible(file, path)]
+        _refuse_nested(path, request.out)
+    elif path.is_file():
+        root, files = path.parent, [path]
+    elif glob.has_magic(name):
+        files = [Path(found) for found in glob.glob(name, recursive=True)]
+        files = [file for file in files if file.is_file()]
+        root = Path(*_fixed_part(path))
+    else:
+        hint = nearest(name, NAMES)
+        raise UserError(
+            f"no source '{name}': neither a file or folder here nor a built-in name.{hint} "
+            f"Built-in: {', '.join(NAMES)}, hf:ID."
+        )
+    if not files:
+        raise UserError(f"{name} matches no file")
+    if request.out.resolve() in {file.resolve() for file in files}:
+        raise UserError(f"--out {request.out} is the input itself: choose another directory")
+    ordered = sorted(files, key=lambda file: file.relative_to(root).as_posix())
+    return _by_kind(name, root, ordered, request, rule)
+
+
+def _by_kind(name: str, root: Path, files: Sequence[Path], request: Request, rule: Rule) -> Source:
+    kinds = {_kind(file) for file in files}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{name} holds {' and '.join(sorted(kinds))} files: choose one kind with a glob, "
+            f"for example '{root}/**/*.txt'"
+        )
+    if kinds == {"jsonl"}:
+        return JsonLines(tuple(files), rule)
+    if kinds == {"parquet"}:
+        return Parquet(tuple(files), rule)
+    one = len(files) == 1
+    facts = (("kind", "text" if one else "files"), ("name", files[0].name if one else root.name))
+    return TextFiles(tuple(files), root, facts, request.errors, one)
+
+
+def _kind(file: Path) -> str:
+    name = file.name.lower()
+    if name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
+        return "jsonl"
+    return "parquet" if name.endswith(".parquet") else "text"
+
+
+def _visible(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return not hidden and file.is_file()
+
+
+def _fixed_part(path: Path) -> Sequence[str]:
+    """The leading folders of a pattern that hold no wildcard."""
+    fixed: list[str] = []
+    for part in path.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return fixed
+
+
+def _refuse_nested(folder: Path, out: Path) -> None:
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise UserError(f"--out {out} lies inside the input {folder}: choose another directory")
