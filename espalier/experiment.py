@@ -1,0 +1,161 @@
+"""The root of a recipe, and the way to it: defaults, parent, file, overrides."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from espalier import translate
+from espalier.config import Config, decode, encode, refine
+from espalier.data import tokenizer
+from espalier.data.corpus import Corpus
+from espalier.data.settings import DataConfig
+from espalier.data.tokenizer.base import Tokenizer
+from espalier.errors import ConfigError, UserError, nearest
+from espalier.evaluate.settings import EvaluateConfig
+from espalier.nn.gpt import GPT, GPTConfig, make, sketch
+from espalier.run import Run
+from espalier.train import checkpoint
+from espalier.train.settings import TrainConfig
+from espalier.tree import Source, merge, override, parse_value, read_yaml
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Experiment(Config):
+    """Model, data, training and evaluation: everything that decides a run."""
+
+    seed: int = Field(1337, ge=0, lt=2**63)
+    model: GPTConfig = GPTConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def find(recipe: str) -> Path:
+    """A recipe's file: a path that exists, or a shipped name."""
+    file = Path(recipe)
+    if file.suffix in {".yaml", ".yml", ".py"} or "/" in recipe:
+        if not file.is_file():
+            raise ConfigError(f"no recipe file {recipe}")
+        return file
+    if recipe not in shipped():
+        hint = nearest(recipe, shipped()) or f" Known: {', '.join(shipped())}."
+        raise ConfigError(f"no recipe named '{recipe}'.{hint}")
+    return RECIPES / f"{recipe}.yaml"
+
+
+def load(recipe: str, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment of a recipe (shipped name, .yaml, nanoGPT-style .py) with overrides on top.
+
+    An override is `path=value`, or nanoGPT's `--key=value`. Raises ConfigError that names the file
+    and line, or the override, at fault.
+    """
+    file = find(recipe)
+    if file.suffix == ".py":
+        tree = _from_python(file)
+    else:
+        tree = encode(Experiment())
+        for source, where in _chain(file):
+            tree = _layer(tree, source, where)
+    return apply(decode(Experiment, tree), overrides)
+
+
+def apply(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """`experiment` with each override laid on in turn."""
+    tree = encode(experiment)
+    for text in overrides:
+        for path, value in _pairs(text):
+            experiment = decode(Experiment, override(tree, path, value))
+            tree = encode(experiment)
+    return experiment
+
+
+def with_vocabulary(experiment: Experiment) -> Experiment:
+    """The experiment with `model.vocab_size` from its corpus, where the recipe leaves it out."""
+    if experiment.model.vocab_size is not None or experiment.data.corpus is None:
+        return experiment
+    size = Corpus.open(experiment.data.corpus).vocab_size
+    return refine(experiment, {"model": {"vocab_size": size}})
+
+
+def build(experiment: Experiment, device: str = "cpu") -> GPT:
+    """The experiment's model, filled from its seed."""
+    return make(experiment.model, experiment.seed, device)
+
+
+def open_run(path: str | Path, step: int | None = None) -> tuple[GPT, Experiment, Tokenizer, Run]:
+    """The model of a run at its newest sound checkpoint (or at `step`), and what belongs to it."""
+    run = Run.open(path)
+    folder = run.latest() if step is None else run.checkpoint(step)
+    if folder is None:
+        raise UserError(f"{path} has no checkpoint yet; train it: espalier train --resume {path}")
+    experiment = decode(Experiment, run.config)
+    model = sketch(experiment.model).to_empty(device="cpu")
+    checkpoint.load_model(model, folder)
+    return model, experiment, tokenizer_of(run, experiment), run
+
+
+def tokenizer_of(run: Run, experiment: Experiment) -> Tokenizer:
+    """The tokenizer that the run keeps, or else its corpus'."""
+    kept = run.path / "tokenizer.json"
+    if kept.is_file():
+        return tokenizer.load(json.loads(kept.read_text(encoding="utf-8")))
+    if experiment.data.corpus is None:
+        raise UserError(f"{run.path} has no tokenizer.json and names no corpus")
+    return Corpus.open(experiment.data.corpus).tokenizer
+
+
+def _pairs(text: str) -> list[tuple[str, Any]]:
+    if text.startswith("--"):
+        key, _, value = text[2:].partition("=")
+        if not _:
+            raise ConfigError(f"{text}: write --{key}=VALUE")
+        if "." in key:
+            return [(key, parse_value(value))]
+        return translate.flag(key, translate.literal(value), f"--{key}")
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"'{text}' is not an override; write path=value, such as seed=7")
+    return [(path, parse_value(value))]
+
+
+def _from_python(file: Path) -> dict[str, Any]:
+    """nanoGPT's defaults with the literals of a config/*.py on top."""
+    tree = encode(load("nanogpt"))
+    for path, value in translate.read(file):
+        tree = encode(decode(Experiment, override(tree, path, value), where=lambda _: f"{file}: "))
+    return tree
+
+
+def _chain(file: Path, below: tuple[Path, ...] = ()) -> list[tuple[Source, Path]]:
+    """The recipe's ancestors and itself, oldest first."""
+    if file.resolve() in below:
+        raise ConfigError(f"{file}: extends itself")
+    source = read_yaml(file)
+    parent = source.tree.pop("extends", None)
+    if parent is None:
+        return [(source, file)]
+    if not isinstance(parent, str):
+        raise ConfigError(f"{file}:{source.lines[('extends',)]}: extends takes one recipe")
+    beside = file.parent / parent
+    try:
+        found = beside if beside.is_file() else find(parent.removesuffix(".yaml"))
+    except ConfigError as error:
+        raise ConfigError(f"{file}:{source.lines[('extends',)]}: extends: {error}") from None
+    return [*_chain(found, (*below, file.resolve())), (source, file)]
+
+
+def _layer(tree: dict[str, Any], source: Source, file: Path) -> dict[str, Any]:
+    def where(path: tuple[str, ...]) -> str:
+        near = [path[:n] for n in range(len(path), 0, -1) if path[:n] in source.lines]
+        return f"{file.name}:{source.lines[near[0]]}: " if near else f"{file.name}: "
+
+    return encode(decode(Experiment, merge(tree, source.tree), where=where))
