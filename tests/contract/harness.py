@@ -1,13 +1,14 @@
 """Every part of every slot under `espalier/nn`, found by name, each inside a tiny model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from espalier.config import PartConfig, decode, encode, names
+from espalier.config import PartConfig, decode, encode, names, resolve
+from espalier.native import attention
 from espalier.nn import slots
 from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.nn.slots import Part
@@ -46,6 +47,7 @@ class Case:
 
     label: str
     model: Mapping[str, Any] = field(repr=False)
+    native: bool = False  # with our own kernels instead of torch's
 
     def config(self) -> GPTConfig:
         return decode(GPTConfig, merge(encode(decode(GPTConfig, BASE)), self.model))
@@ -80,12 +82,14 @@ def cases() -> list[Case]:
             for fields in ({}, *config.variants):
                 what = ",".join(f"{key}={value}" for key, value in fields.items())
                 found.append(Case(f"{kind}.{name}({what})", place(base, {"name": name, **fields})))
-    return found
+    return found + [
+        replace(case, label=f"{case.label} native", native=True)
+        for case in found
+        if attention.prepare() and case.label.startswith(("attention.", "position.rotary"))
+    ]
 
 
 def decode_part(base: type[PartConfig], name: str) -> PartConfig:
-    from espalier.config import resolve
-
     return resolve(base, name)()
 
 

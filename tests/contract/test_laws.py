@@ -11,8 +11,8 @@
 """
 
 import copy
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from espalier.config import decode, digest, encode
+from espalier.native import attention
 from espalier.nn.gpt import GPT, GPTConfig, sketch
 from espalier.nn.slots import roles
 from espalier.nn.state import Pass, allocate, at, leaves, pick
@@ -30,13 +31,13 @@ LENGTH = 32
 CASES = cases()
 
 
-def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
+def law(check: Callable[[Case], None]) -> Callable[..., Any]:
     """Run a law on every case; where a part is exempt, prove that the law really fails."""
     name = check.__name__.removeprefix("test_")
 
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
-    @functools.wraps(check)
-    def run(case: Case) -> None:
+    def run(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(attention, "ready", case.native)
         reason = exemptions(sketch(case.config())).get(name)
         if reason is None:
             check(case)
@@ -45,6 +46,7 @@ def law(check: Callable[[Case], None]) -> Callable[[Case], None]:
             check(case)
         pytest.skip(f"exempt, and needs to be: {reason}")
 
+    run.__doc__ = check.__doc__
     return run
 
 

@@ -121,9 +121,9 @@ def test_softcap_bends_logits_into_its_range() -> None:
 
 def test_no_position_adds_turns_and_biases_nothing() -> None:
     part = none.NoneConfig().build(DIMS)
-    x = torch.randn(1, 3, 4)
+    x, q = torch.randn(1, 3, 4), torch.randn(1, 3, 2, 2)
     assert part.add(x, NOW) is x
-    assert part.turn(x, NOW) is x
+    assert part.turn(q, NOW) is q
     assert part.bias(NOW, NOW.positions) is None
 
 

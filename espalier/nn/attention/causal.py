@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from espalier.config import default
 from espalier.errors import ConfigError
+from espalier.native import attention as native
 from espalier.nn.score.softmax import Softmax
 from espalier.nn.slots import (
     AttentionConfig,
@@ -126,7 +127,11 @@ class Causal(Part):
         self, q: Tensor, k: Tensor, v: Tensor, where: Tensor | None, bias: Tensor | None, now: Pass
     ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        if where is None and bias is None and not now.packed and self.window is None:
+        plain = where is None and bias is None and not now.packed
+        if plain and not dropout and native.serves(q):
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+            return native.attend(q, k, v, q.shape[-1] ** -0.5, self.window).transpose(1, 2)
+        if plain and self.window is None:
             return F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=self.grouped
             )

@@ -1,0 +1,158 @@
+"""Causal attention for training on a CPU as an operator of torch, from `attention.cpp`."""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espalier.native.build import library
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class _View(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("strides", ctypes.c_long * 3))
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        ("sizes", ctypes.c_long * 6),
+        ("scale", ctypes.c_float),
+        ("bf16", ctypes.c_int),
+        ("threads", ctypes.c_int),
+    )
+
+
+ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
+
+
+def prepare() -> bool:
+    """Build or load the kernel; from then on `serves` may say yes. False where it cannot be had."""
+    global ready
+    ready = library("attention") is not None
+    return ready
+
+
+def serves(q: Tensor) -> bool:
+    """Is the kernel there, and made for such queries?"""
+    return ready and q.device.type == "cpu" and q.dtype in _DTYPES
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+    """Causal attention of (batch, time, heads, width) queries on keys and values of the same time.
+
+    Key/value heads may be fewer than query heads and divide them; a query sees the last `window`
+    tokens, itself included. fp32 or bf16, arithmetic in fp32.
+    """
+    out: Tensor = torch.ops.espalier.attention(q, k, v, scale, window or q.shape[1])[0]
+    return out
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> tuple[Tensor, Tensor]:
+    q, k, v = (_rows(t) for t in (q, k, v))
+    out = torch.empty(q.shape, dtype=q.dtype)
+    lse = torch.empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
+    _call("attention_forward", _shape(q, k, scale, window), q, k, v, out, lse)
+    return out, lse
+
+
+def _backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, grad = (_rows(t) for t in (q, k, v, grad.to(q.dtype)))
+    given = [torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v)]
+    _call("attention_backward", _shape(q, k, scale, window), q, k, v, out, lse, grad, *given)
+    return given[0], given[1], given[2]
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _shape(q: Tensor, k: Tensor, scale: float, window: int) -> _Shape:
+    b, t, heads, width = q.shape
+    sizes = (ctypes.c_long * 6)(b, t, heads, k.shape[2], width, min(window, t))
+    return _Shape(sizes, scale, q.dtype == torch.bfloat16, torch.get_num_threads())
+
+
+def _call(name: str, shape: _Shape, *tensors: Tensor) -> None:
+    """The log-sum-exp (three dimensions) goes as a pointer, the others as strided views."""
+    kernel = library("attention")
+    assert kernel is not None
+    given: list[Any] = [
+        ctypes.c_void_p(t.data_ptr())
+        if t.ndim == 3
+        else ctypes.byref(_View(t.data_ptr(), (ctypes.c_long * 3)(*t.stride()[:3])))
+        for t in tensors
+    ]
+    if getattr(kernel, name)(ctypes.byref(shape), *given) != 0:
+        raise MemoryError("attention: no memory for its scratch space")
+
+
+def _meta(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> tuple[Tensor, Tensor]:
+    lse = q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
+    return torch.empty_like(q, memory_format=torch.contiguous_format), lse
+
+
+def _meta_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    window: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    made = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v)]
+    return made[0], made[1], made[2]
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, ctx.scale, ctx.window = inputs
+    ctx.save_for_backward(q, k, v, *output)
+
+
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    made = torch.ops.espalier.attention_backward(grad, *ctx.saved_tensors, ctx.scale, ctx.window)
+    return *made, None, None
+
+
+_library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define(
+    "attention(Tensor q, Tensor k, Tensor v, float scale, int window) -> (Tensor, Tensor)"
+)
+_library.define(
+    "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
+    "float scale, int window) -> (Tensor, Tensor, Tensor)"
+)
+_library.impl("attention", _forward, "CPU")
+_library.impl("attention_backward", _backward, "CPU")
+_library.impl("attention", _meta, "Meta")
+_library.impl("attention_backward", _meta_backward, "Meta")
+torch.library.register_autograd(
+    "espalier::attention", _differentiate, setup_context=_save, lib=_library
+)
+
+
+def count_flops() -> None:
+    """Teach torch's FLOP counter this operator: the full square, as it counts its own attention."""
+    from torch.utils.flop_counter import register_flop_formula
+
+    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        b, t, heads, width = q
+        return int(4 * b * heads * t * t * width)
+
+    def backward(grad: Any, *shapes: Any, **__: Any) -> int:
+        return 2 * forward(*shapes[:3])
+
+    register_flop_formula(torch.ops.espalier.attention)(forward)
+    register_flop_formula(torch.ops.espalier.attention_backward)(backward)
