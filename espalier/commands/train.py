@@ -1,0 +1,226 @@
+"""`espalier train RECIPE`: a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from espalier import console
+from espalier.errors import UserError
+from espalier.units import count, duration
+
+if TYPE_CHECKING:
+    from espalier.experiment import Experiment
+    from espalier.train.events import Event, Started, Stepped
+
+ONCE = Parameter(negative=())
+
+
+def train(
+    recipe: str | None = None,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    out: Path | None = None,
+    resume: Path | None = None,
+    overwrite: Annotated[bool, ONCE] = False,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train a recipe into a run directory; ^C saves, and --resume goes on bit for bit.
+
+    Example: espalier train shakespeare-char-cpu data.corpus=data/shakespeare train.max_iters=500
+
+    nanoGPT's way works too: espalier train config/train_shakespeare_char.py --batch_size=4
+
+    Parameters
+    ----------
+    recipe
+        A shipped recipe, a recipe file, or a nanoGPT config/*.py.
+    overrides
+        path=value, such as train.learning_rate=3e-4; or nanoGPT's --key=value.
+    out
+        The run directory to make. Left out, runs/RECIPE-HASH.
+    resume
+        Go on with this run; overrides may move its end, such as train.max_iters=4000.
+    overwrite
+        Replace a run that stands in the way.
+    device
+        cpu, cuda, cuda:1, mps; left out, the best there is.
+    """
+    from espalier import experiment
+    from espalier.config import digest
+
+    if resume is not None:
+        if out is not None or overwrite:
+            raise UserError("--resume goes on in the run's own directory: leave --out out")
+        words = [*([recipe] if recipe else []), *overrides]
+        return _resume(resume, words, device)
+    if recipe is None:
+        raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
+    plan = experiment.load(recipe, overrides)
+    place = out or Path("runs") / f"{Path(recipe).stem}-{digest(plan)}"
+    _clear(place, overwrite)
+    return _show(plan, place, device=device)
+
+
+def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
+    from espalier import experiment
+    from espalier.run import Run
+
+    run = Run.open(place)
+    plan = experiment.load(str(place / "config.yaml"), overrides)
+    done = place / "results" / "train.json"
+    if not overrides and done.is_file():
+        summary = dict(json.loads(done.read_text(encoding="utf-8")))
+        console.out(f"{place} is finished: {_outcome(summary)}.")
+        more = 2 * max(1, int(summary["step"]))
+        console.out(f"To go on: espalier train --resume {place} train.max_iters={more}")
+        return summary
+    return _show(plan, run.path, device=device, resume=True)
+
+
+def _clear(place: Path, overwrite: bool) -> None:
+    """Make sure that nothing is lost at `place`."""
+    if not (place / "config.yaml").is_file():
+        return  # Run.create refuses whatever else stands there
+    from espalier.lock import owner_of
+
+    owner = owner_of(place / "lock")
+    if owner:
+        raise UserError(f"{place} is being trained by process {owner['pid']}; choose another --out")
+    if not overwrite:
+        finished = (place / "results" / "train.json").is_file()
+        raise UserError(
+            f"{place} holds a {'finished' if finished else 'begun'} run. "
+            f"Go on with it: --resume {place}; replace it: --overwrite; or choose another --out"
+        )
+    shutil.rmtree(place)
+
+
+def _show(plan: Experiment, place: Path, *, device: str, resume: bool = False) -> dict[str, Any]:
+    """Drive a run and tell of it; the summary."""
+    from espalier.fit import fit
+    from espalier.train.events import Finished
+
+    asked: list[int] = []
+    teller = _Teller()
+    with _on_signal(asked, lambda: teller.remark("stopping after this step, saving …")):
+        for event in fit(
+            plan, place, resume=resume, device=device, interrupted=lambda: bool(asked)
+        ):
+            teller.tell(event)
+    assert isinstance(event, Finished)
+    if event.reason == "interrupted":
+        console.say(f"interrupted at step {event.step}. espalier train --resume {place}")
+        raise SystemExit(128 + asked[0])
+    console.out(f"done: {_outcome(event.summary)}. {place}")
+    if event.reason != "eval_only":
+        console.out(f"espalier sample {place} --prompt 'Once'")
+        console.out(f"espalier report {place}")
+    return event.summary
+
+
+@contextlib.contextmanager
+def _on_signal(asked: list[int], remark: Any) -> Iterator[None]:
+    """Note the first ^C or SIGTERM; the second acts at once."""
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        for known, former in before.items():
+            signal.signal(known, former)
+        remark()
+
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in known}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def _outcome(summary: dict[str, Any]) -> str:
+    whys = {
+        "seconds": ", out of time",
+        "tokens": ", enough tokens",
+        "val_loss": ", loss reached",
+        "patience": ", no better any more",
+    }
+    loss = summary.get("val_loss")
+    said = "" if loss is None else f", val loss {loss:.4f}"
+    best = summary.get("best_val_loss")
+    if best is not None and best != loss:
+        said += f" (best {best:.4f} at step {summary['best_step']})"
+    return (
+        f"{summary['step']:,} steps, {count(summary['tokens'])} tokens, "
+        f"{duration(summary['seconds'])}{said}{whys.get(summary['reason'], '')}"
+    )
+
+
+class _Teller:
+    """Puts events into words: nanoGPT's lines, and a headline."""
+
+    def __init__(self) -> None:
+        self.start: Started | None = None
+        self.told = 0
+
+    def remark(self, text: str) -> None:
+        console.say(text)
+
+    def tell(self, event: Event) -> None:
+        from espalier.train import events
+
+        if isinstance(event, events.Started):
+            self.start = event
+            self._headline(event)
+        elif isinstance(event, events.Stepped):
+            self._step(event)
+        elif isinstance(event, events.Evaluated):
+            console.out(
+                f"step {event.step}: train loss {event.train_loss:.4f}, "
+                f"val loss {event.val_loss:.4f}{' (best)' if event.best and event.step else ''}"
+            )
+        elif isinstance(event, events.Sampled):
+            console.out(f"--- sample at step {event.step}\n{event.text}\n---")
+        elif isinstance(event, events.Noted):
+            console.warn(event.message)
+
+    def _headline(self, start: Started) -> None:
+        from espalier import device
+
+        corpus = f"{count(start.train_tokens)} training, {count(start.val_tokens)} validation"
+        left = start.horizon - start.step
+        whole = count(left * start.tokens_per_step)
+        exact = "resume is bit for bit" if start.exact else "resume is close, not bit for bit"
+        from_where = f" from step {start.step}" if start.step else ""
+        threads = f", {start.threads} threads" if start.device == "cpu" else ""
+        for line in (
+            f"run         {start.run}{from_where}",
+            f"model       {start.parameters:,} parameters",
+            f"corpus      {corpus} tokens",
+            f"horizon     {left:,} steps of {start.tokens_per_step:,} tokens, {whole} in all",
+            f"precision   {start.precision}",
+            f"device      {start.device}: {device.name(start.device)}{threads}; {exact}",
+        ):
+            console.out(line)
+
+    def _step(self, event: Stepped) -> None:
+        mfu = "n/a" if event.mfu is None else f"{100 * event.mfu:.1f}%"
+        line = (
+            f"iter {event.step}: loss {event.loss:.4f}, time {event.ms:.2f}ms, mfu {mfu}, "
+            f"{count(event.tokens_per_s)} tokens/s"
+        )
+        if self.start is not None:
+            left = (self.start.horizon - event.step) * event.ms / 1000
+            line += f", {duration(left)} left" if left else ""
+            self.told += 1
+            if self.told == 2 and left:  # the first mean still has the warm-up in it
+                console.out(f"expected    {duration(left)} of training, evaluations not counted")
+        console.say(line)

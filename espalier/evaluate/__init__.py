@@ -1,0 +1,1 @@
+"""What a model is worth: loss over fixed text, and tasks."""

@@ -1,0 +1,96 @@
+"""Loss over fixed windows: every token once, the same number at any training batch size."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from espalier.data.loader import pairs
+from espalier.data.tokens import Tokens
+from espalier.nn.gpt import GPT
+from espalier.nn.state import at
+from espalier.train.objective import chunk_length
+
+BUDGET = 8192  # tokens in one forward pass; a constant, so that sums are always made alike
+
+Autocast = Callable[[], contextlib.AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Negative log-likelihood in nats, added up in fp64 over `tokens` targets."""
+
+    nll: float
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nll / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+
+@torch.no_grad()
+def score(
+    model: GPT,
+    tokens: Tokens,
+    starts: NDArray[np.int64],
+    block_size: int,
+    *,
+    autocast: Autocast = contextlib.nullcontext,
+    between: Callable[[int], None] = lambda done: None,
+) -> Score:
+    """Score the windows at `starts`; `between(windows done)` is called now and then, may raise."""
+    device = next(model.parameters()).device
+    rows = max(1, BUDGET // block_size)
+    total = torch.zeros((), dtype=torch.float64)
+    if device.type == "cuda":
+        total = total.to(device)
+    with evaluating(model):
+        for first in range(0, len(starts), rows):
+            ids, targets = pairs(tokens, starts[first : first + rows], block_size)
+            with autocast():
+                total += nll(model, ids.to(device), targets.to(device)).to(total)
+            between(min(first + rows, len(starts)))
+    return Score(float(total), len(starts) * block_size)
+
+
+def nll(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
+    """Sum over a batch, fp64 (fp32 on a device without it); logits of a part of it at a time."""
+    hidden = model.trunk(ids, at(ids)).flatten(0, 1)
+    wanted = targets.flatten()
+    probe = model.head(hidden[:1])
+    chunk = chunk_length(len(wanted), probe.shape[-1], ids.device)
+    wide = torch.float32 if ids.device.type == "mps" else torch.float64
+    parts = [
+        F.cross_entropy(model.head(h).float(), t, reduction="none").sum(dtype=wide)
+        for h, t in zip(torch.split(hidden, chunk), torch.split(wanted, chunk), strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+def spread(starts: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:
+    """At most `most` of the windows, evenly spread; all when None."""
+    if most is None or most >= len(starts):
+        return starts
+    return starts[np.arange(most) * len(starts) // most]
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout, and back to what it was."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)

@@ -1,0 +1,319 @@
+"""One experiment into one run: the only place that trains. A generator of events."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espalier.config import encode, refine
+from espalier.data.corpus import Corpus
+from espalier.data.loader import batch
+from espalier.data.order import Order
+from espalier.durable import write_json
+from espalier.errors import UserError
+from espalier.evaluate.splits import Splits
+from espalier.experiment import Experiment
+from espalier.nn.gpt import GPT, make
+from espalier.provenance import environment
+from espalier.run import Run
+from espalier.train import checkpoint, events, mirrors, setup
+from espalier.train.events import Event, Reason
+from espalier.train.meter import Stopwatch, Utilisation
+from espalier.train.progress import Progress
+from espalier.train.resume import read_state, refuse_changes, surroundings
+from espalier.train.saving import Saver
+from espalier.train.steps import Update, updates
+
+
+def fit(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train `experiment` into the run directory `out`; the last event is Finished.
+
+    A new run needs a free place. With `resume` the run goes on from its newest sound checkpoint, as
+    if it had never stopped: bit for bit on the same machine, with the same threads and torch. When
+    `interrupted()` turns true the run is saved and finishes early. Raises UserError, MachineError.
+    """
+    if experiment.data.corpus is None:
+        raise UserError("no corpus: data.corpus=DIR (make one: espalier prepare SOURCE --out DIR)")
+    corpus = Corpus.open(experiment.data.corpus)
+    training = _Training(_fitted(experiment, corpus), corpus, setup.check_device(device))
+    training.interrupted = interrupted
+    tree = encode(training.experiment)
+    place = environment(threads=torch.get_num_threads(), data=corpus.digest)
+    run = Run.open(out) if resume else Run.create(out, tree, place)
+    with run.lock():
+        yield from training.start(run, resume)
+        try:
+            reason = yield from training.go()
+        finally:
+            complaints = mirrors.close(training.mirrors)
+        yield from (events.Noted(training.progress.step, text) for text in complaints)
+        yield training.finish(reason)
+
+
+def _fitted(experiment: Experiment, corpus: Corpus) -> Experiment:
+    """With the corpus' vocabulary where the model leaves it open."""
+    size = experiment.model.vocab_size
+    if size is None:
+        return refine(experiment, {"model": {"vocab_size": corpus.vocab_size}})
+    if size < corpus.vocab_size:
+        raise UserError(
+            f"model.vocab_size={size} is smaller than the vocabulary of {corpus.path} "
+            f"({corpus.vocab_size}); leave it out to take the corpus' own"
+        )
+    return experiment
+
+
+class _Interrupted(Exception):  # noqa: N818
+    """Somebody wants the run to end now."""
+
+
+class _Training:
+    """What lives as long as one call of `fit`."""
+
+    run: Run
+    saver: Saver
+
+    def __init__(self, experiment: Experiment, corpus: Corpus, device: str):
+        self.experiment, self.corpus, self.device = experiment, corpus, device
+        self.config = experiment.train
+        self.block_size = experiment.model.block_size
+        micro = experiment.data.batch_size
+        self.rows = micro * self.config.gradient_accumulation_steps
+        self.horizon = setup.horizon(self.config, self.rows * self.block_size)
+        self.rate = setup.rate(self.config, self.horizon)
+        self.order = Order(len(corpus.train), self.block_size, experiment.seed)
+        self.model: GPT = make(experiment.model, experiment.seed, device)
+        self.model.train()
+        self.stepper = setup.stepper(self.model, experiment.model, self.config, micro, device)
+        precision = self.stepper.precision
+        self.splits = Splits(corpus, self.block_size, experiment.evaluate, precision.autocast)
+        self.utilisation = Utilisation(experiment.model, precision.short, device)
+        self.watch = Stopwatch()
+        self.progress = Progress()
+        self.mirrors: list[mirrors.Mirror] = []
+        self.interrupted: Callable[[], bool] = lambda: False
+
+    # before the first update
+
+    def start(self, run: Run, resume: bool) -> Iterator[Event]:
+        """Fresh weights, another run's or the newest checkpoint's; then the headline."""
+        self.run = run
+        fixed = {"data": self.corpus.digest, "surroundings": surroundings(self.device)}
+        self.saver = Saver(run, self.stepper, self.config.keep, fixed)
+        spec, kept = self.corpus.meta.get("tokenizer"), run.path / "tokenizer.json"
+        if spec is not None and not kept.exists():
+            write_json(kept, spec)
+        torch.manual_seed(self.experiment.seed)
+        if resume:
+            yield from self._resume()
+        elif self.config.init is not None:
+            self._init_from(self.config.init)
+        self.mirrors = mirrors.start(self.config.track, run.path, run.config)
+        yield self._headline()
+        if not self.config.eval_only:
+            rows = self.stepper.micro_rows
+            text = setup.compile_step(self.stepper, self.config.compile, rows, self.block_size)
+            yield from self._note(text)
+
+    def _headline(self) -> events.Started:
+        precision = self.stepper.precision
+        return events.Started(
+            run=self.run.path,
+            step=self.progress.step,
+            horizon=self.horizon,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            tokens_per_step=self.rows * self.block_size,
+            train_tokens=len(self.corpus.train),
+            val_tokens=len(self.corpus.val),
+            device=self.device,
+            threads=torch.get_num_threads(),
+            precision=f"{precision.short} ({precision.reason})",
+            exact=self.device == "cpu" or self.config.deterministic,
+        )
+
+    def _init_from(self, source: str) -> None:
+        from espalier.experiment import open_run
+
+        theirs = checkpoint.tensors(open_run(source)[0])
+        checkpoint.fill(checkpoint.tensors(self.model), theirs, f"train.init={source}")
+
+    def _resume(self) -> Iterator[Event]:
+        tree = encode(self.experiment)
+        refuse_changes(self.run.config, tree)
+        found = self.run.latest()
+        for text in self.run.skipped:
+            yield from self._note(f"skipped {text}")
+        if found is None:
+            self.run.rewind(-1)
+            yield from self._note("no checkpoint yet: starting from the beginning")
+        else:
+            yield from self._take(found)
+            self.run.rewind(self.progress.step, evaluated=self.progress.settled)
+        session = environment(threads=torch.get_num_threads(), step=self.progress.step)
+        self.run.amend(tree, session)
+
+    def _take(self, folder: Path) -> Iterator[Event]:
+        state = read_state(folder)
+        if state["data"] != self.corpus.digest:
+            raise UserError(
+                f"{self.corpus.path} is not the corpus that {self.run.path} was trained on "
+                "(its SHA-256 differs); point data.corpus at that one"
+            )
+        checkpoint.load_model(self.model, folder)
+        checkpoint.load_optimizer(self.stepper.optimizer, folder)
+        self.stepper.scale.load(state["scale"])
+        self.stepper.guard.skipped.fill_(state["skipped"])
+        checkpoint.restore(state["random"])
+        self.progress = Progress.of(state)
+        for key, now in surroundings(self.device).items():
+            was = state["surroundings"].get(key)
+            if now != was:
+                yield from self._note(f"{key} is {now}, it was {was}: it goes on, not bit for bit")
+
+    # updates, and what is due after each
+
+    def go(self) -> Generator[Event, None, Reason]:
+        """Train to the horizon or an earlier stop; why it ended."""
+        began = time.perf_counter() - self.progress.seconds
+        stream = updates(self.stepper, self._batches(), self.rate, self.progress.step)
+        try:
+            if self.progress.settled:
+                reason = self._ended() or self.progress.satisfied(self.config.stop)
+            else:
+                reason = yield from self._settle()
+            while reason is None:
+                start = time.perf_counter()
+                update = next(stream)
+                self.progress.advance(self.rows, update.tokens)
+                yield from self._report(update, start, began)
+                self._heed()
+                reason = yield from self._settle()
+        except _Interrupted:
+            if self.progress.step and not self.config.eval_only:
+                yield from self._save("interrupted")
+            reason = "interrupted"
+        return reason
+
+    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        first = self.progress.sample
+        while True:
+            yield batch(self.corpus.train, self.order, first, self.rows, self.block_size)
+            first += self.rows
+
+    def _heed(self, done: int = 0) -> None:
+        if self.interrupted():
+            raise _Interrupted
+
+    def _ended(self) -> Reason | None:
+        if self.config.eval_only:
+            return "eval_only"
+        return self.progress.spent(self.horizon, self.config.stop)
+
+    def _report(self, update: Update, start: float, began: float) -> Iterator[Event]:
+        """Time the update; every log_interval read it and tell."""
+        now = self.progress
+        due = now.step % self.config.log_interval == 0
+        if due:  # reading waits for the device, so that its work is in the time
+            loss, norm = update.loss.item(), update.grad_norm.item()
+        elif self.device.startswith("cuda") and self._evaluation_due():
+            torch.cuda.synchronize()
+        end = time.perf_counter()
+        now.seconds = end - began
+        self.watch.add(end - start)
+        if due:
+            yield self._tell(update, loss, norm)
+        if due or self.device == "cpu":
+            self.stepper.guard.check(now.step)
+
+    def _tell(self, update: Update, loss: float, norm: float) -> events.Stepped:
+        mean = self.watch.read()
+        speed = update.tokens / mean
+        told: dict[str, Any] = {
+            "loss": loss,
+            "lr": update.learning_rate,
+            "grad_norm": norm,
+            "tokens": self.progress.tokens,
+            "tokens_per_s": speed,
+            "mfu": self.utilisation.at(speed),
+            "ms": 1000 * mean,
+        }
+        self._log("train", **told)
+        return events.Stepped(step=self.progress.step, seconds=self.progress.seconds, **told)
+
+    def _evaluation_due(self) -> bool:
+        return self._ended() is not None or self.progress.step % self.config.eval_interval == 0
+
+    def _settle(self) -> Generator[Event, None, Reason | None]:
+        """Evaluate, sample and save, each when due; why training ends here, or None."""
+        now, config = self.progress, self.config
+        reason, best = self._ended(), False
+        if self._evaluation_due():
+            self.stepper.guard.check(now.step)
+            train, val = self.splits(self.model, self._heed)
+            best = now.judge(train, val)
+            self._log("eval", train_loss=train, val_loss=val, tokens=now.tokens)
+            yield events.Evaluated(now.step, train, val, now.tokens, best)
+            reason = reason or now.satisfied(config.stop)
+        if config.sample.interval and (now.step % config.sample.interval == 0 or reason):
+            yield from self._sample()
+        now.settled = True
+        if now.step and not config.eval_only:
+            due = best or bool(reason) or now.step % config.save_interval == 0
+            if best if not config.always_save_checkpoint else due:
+                yield from self._save(reason)
+        return reason
+
+    def _sample(self) -> Iterator[Event]:
+        from espalier.evaluate import samples
+
+        wish, step = self.config.sample, self.progress.step
+        tokenizer, seed = self.corpus.tokenizer, self.experiment.seed
+        texts = samples.write(self.model, tokenizer, self.block_size, wish, seed)
+        self.run.sample(step, texts)
+        for text in texts:
+            self._log("sample", text=text)
+            yield events.Sampled(step, text)
+
+    def _save(self, reason: Reason | None) -> Iterator[Event]:
+        found = self.saver.save(self.progress, last=reason is not None)
+        if isinstance(found, Path):
+            yield events.Saved(self.progress.step, found)
+        else:
+            yield from self._note(found)
+
+    # words
+
+    def finish(self, reason: Reason) -> events.Finished:
+        """The last event; a run that came to its end leaves results/train.json."""
+        now = self.progress
+        summary = {
+            "run": str(self.run.path),
+            "reason": reason,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "skipped_updates": int(self.stepper.guard.skipped.item()),
+            **{
+                key: value for key, value in now.state().items() if key not in {"settled", "sample"}
+            },
+        }
+        if reason not in {"interrupted", "eval_only"}:
+            self.run.result("train", summary)
+        return events.Finished(now.step, reason, summary)
+
+    def _log(self, kind: str, **fields: Any) -> None:
+        record = {"kind": kind, "step": self.progress.step, **fields, "time": time.time()}
+        self.run.log(record)
+        for mirror in self.mirrors:
+            mirror.log(record)
+
+    def _note(self, text: str) -> Iterator[Event]:
+        if text:
+            yield events.Noted(self.progress.step, text)

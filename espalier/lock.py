@@ -1,0 +1,124 @@
+"""One writer per directory: a lock that names its owner and outlives no process."""
+
+import contextlib
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from espalier.errors import UserError
+
+
+@contextlib.contextmanager
+def hold(file: Path) -> Iterator[None]:
+    """Hold `file` as a lock. UserError names a living owner; a dead one's lock is taken over."""
+    mine = json.dumps(_me())
+    aside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    aside.write_text(mine, encoding="utf-8")
+    try:
+        while not _take(aside, file):
+            _evict(file)
+    finally:
+        aside.unlink()
+    try:
+        yield
+    finally:
+        if _read(file) == mine:
+            file.unlink()
+
+
+def owner_of(file: Path) -> dict[str, Any] | None:
+    """Who holds the lock now; None when nobody living does."""
+    owner = _parse(_read(file))
+    return owner if owner is not None and _alive(owner) else None
+
+
+def _take(aside: Path, file: Path) -> bool:
+    """Appear under the lock's name, whole and at once, unless somebody stands there."""
+    try:
+        os.link(aside, file)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(aside.read_text(encoding="utf-8"))
+        except FileExistsError:
+            return False
+    return True
+
+
+def _evict(file: Path) -> None:
+    """Remove a dead owner's lock, or refuse. Of two who try, one finds the file already gone."""
+    text = _read(file)
+    if text is None:
+        return
+    owner = _parse(text)
+    if owner is not None and _alive(owner):
+        raise UserError(
+            f"{file.parent} is in use by process {owner['pid']} on {owner['host']}. "
+            f"Wait for it, stop it, or (if it is long gone) delete {file}"
+        )
+    grave = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(FileNotFoundError):
+        file.rename(grave)
+        if _read(grave) != text:  # somebody took it over between the reading and the renaming
+            _take(grave, file)
+        grave.unlink()
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def _parse(text: str | None) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(text or "")
+        return owner if {"pid", "host", "boot", "start"} <= set(owner) else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _me() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"pid": pid, "host": platform.node(), "boot": _boot(), "start": _start(pid)}
+
+
+def _alive(owner: dict[str, Any]) -> bool:
+    """Whether the owner may still live: the same boot, and a process of that id and age."""
+    if owner["host"] != platform.node():
+        return True  # nobody can tell from here
+    if owner["boot"] != _boot():
+        return False
+    if _start(os.getpid()) is not None:
+        return bool(_start(owner["pid"]) == owner["start"])
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _boot() -> str:
+    place = Path("/proc/sys/kernel/random/boot_id")
+    return place.read_text(encoding="ascii").strip() if place.exists() else ""
+
+
+def _start(pid: int) -> str | None:
+    """When a process began, in ticks since boot; None where it is gone or nobody says."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]

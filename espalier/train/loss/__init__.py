@@ -1,0 +1,1 @@
+"""Slot: logits and targets to a loss."""

@@ -1,0 +1,1 @@
+"""Slot: gradients to new weights."""

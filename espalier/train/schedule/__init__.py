@@ -1,0 +1,1 @@
+"""Slot: the learning rate of a step."""

@@ -1,0 +1,157 @@
+"""`espalier train`: what a person types, sees and gets back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier import cli
+from espalier.config import encode
+from espalier.tree import dump
+from tests.conftest import ROOT
+from tests.train import tiny
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    text = dump(encode(tiny.experiment(corpus)))
+    (tmp_path / "tiny.yaml").write_text(text, encoding="utf-8")
+    return "tiny.yaml"
+
+
+def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = cli.main(["train", *words, "--device", "cpu"])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_it_shows_a_headline_the_losses_and_the_way_on(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, recipe, "--out", "runs/a", "train.log_interval=10")
+    assert code == 0
+    assert " parameters\n" in out
+    assert "precision   fp32 (" in out
+    assert "step 30: train loss " in out
+    assert "iter 30: loss " in err
+    assert out.splitlines()[-2:] == [
+        "espalier sample runs/a --prompt 'Once'",
+        "espalier report runs/a",
+    ]
+
+
+def test_without_out_the_place_is_the_recipe_and_its_hash(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(capsys, recipe, "train.max_iters=2")[0] == 0
+    assert call(capsys, recipe, "train.max_iters=3")[0] == 0
+    places = sorted(Path("runs").iterdir())
+    assert len(places) == 2
+    assert all(place.name.startswith("tiny-") for place in places)
+
+
+def test_json_is_one_object_on_stdout(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, recipe, "train.max_iters=2", "--json")
+    assert code == 0
+    summary = json.loads(out)
+    assert summary["step"] == 2
+    assert summary["reason"] == "horizon"
+
+
+def test_nanogpts_way_of_writing_works(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    (tmp_path / "config.py").write_text(
+        "n_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 4\nbatch_size = 2\neval_iters = 5\n"
+        "gradient_accumulation_steps = 1\nmax_iters = 2\n",
+        encoding="utf-8",
+    )
+    words = ["config.py", f"data.corpus={corpus}", "--batch_size=3", "--eval_only=True"]
+    code, out, err = call(capsys, *words, "--out", "e")
+    assert code == 0, err
+    assert "steps of 12 tokens" in out
+    assert "step 0: train loss" in out
+
+
+def test_a_run_is_never_overwritten_by_accident(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(capsys, recipe, "--out", "a", "train.max_iters=2")[0] == 0
+    code, _, err = call(capsys, recipe, "--out", "a")
+    assert code == 2
+    assert "a holds a finished run. Go on with it: --resume a; replace it: --overwrite" in err
+    assert call(capsys, recipe, "--out", "a", "train.max_iters=3", "--overwrite")[0] == 0
+    Path("notes").mkdir()
+    Path("notes/mine.txt").touch()
+    code, _, err = call(capsys, recipe, "--out", "notes", "--overwrite")
+    assert code == 2
+    assert "notes exists already; choose another --out" in err
+
+
+def test_resuming_a_finished_run_says_so_and_how_to_go_on(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, recipe, "--out", "a", "train.max_iters=2")
+    code, out, _ = call(capsys, "--resume", "a")
+    assert code == 0
+    assert out.startswith("a is finished: 2 steps")
+    assert "espalier train --resume a train.max_iters=4" in out
+    code, out, _ = call(capsys, "--resume", "a", "train.max_iters=4")
+    assert code == 0
+    assert "a from step 2" in out
+    assert "done: 4 steps" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "say which recipe"),
+        (["tiny.yaml", "train.learning_rat=1"], "unknown field 'learning_rat' in train"),
+        (["tiny.yaml", "model.n_head=3"], "model.n_head=3 must divide"),
+        (["tiny.yaml", "data.corpus=none"], "none does not exist"),
+        (["--resume", "nowhere"], "no run at nowhere"),
+        (["--resume", "nowhere", "--out", "b"], "leave --out out"),
+        (["shakespear-char"], "Did you mean 'shakespeare-char'?"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    recipe: str, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved_and_says_how_to_go_on(
+    recipe: str, tmp_path: Path, number: int
+) -> None:
+    words = ["train", recipe, "--out", "a", "train.max_iters=100000", "train.save_interval=100000"]
+    process: Any = subprocess.Popen(
+        [sys.executable, "-m", "espalier", *words, "train.eval_interval=100000"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    end = time.monotonic() + 100
+    log = tmp_path / "a" / "metrics.jsonl"
+    while time.monotonic() < end and not (log.exists() and '"train"' in log.read_text("utf-8")):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "espalier train --resume a" in err.splitlines()[-1]
+    assert len(list((tmp_path / "a" / "checkpoints").iterdir())) == 1
+    assert not (tmp_path / "a" / "lock").exists()
