@@ -1,0 +1,153 @@
+"""The package from Python: models opened by path, built from recipes, and asked for text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from espalier import experiment, pretrained, translate
+from espalier.config import encode, refine
+from espalier.data.tokenizer.base import Tokenizer
+from espalier.engine.generate import Options
+from espalier.engine.sampling import Sampling
+from espalier.engine.text import Session
+from espalier.engine.window import Rule
+from espalier.errors import ConfigError, UserError
+from espalier.experiment import Experiment
+from espalier.nn.gpt import GPT
+from espalier.pretrained import tokenizers
+from espalier.run import MANIFEST, Run
+from espalier.train.setup import check_device
+
+# Of the machine and the session that trained, not of the experiment.
+LEFT_BEHIND = {"init_from", "dataset", "dtype", "compile", "eval_only", "wandb_log"}
+
+
+class Loaded:
+    """A model ready to use, and what is known about it.
+
+    `model(ids)` gives logits [batch, time, vocab]; `config` is the whole experiment; `run` is None
+    for what comes from elsewhere.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        config: Experiment,
+        find_tokenizer: Callable[[], Tokenizer],
+        run: Run | None = None,
+    ):
+        self.model, self.config, self.run = model, config, run
+        self._find_tokenizer = find_tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Looked for when first asked for: UserError or MachineError where there is none."""
+        return self._find_tokenizer()
+
+    @cached_property
+    def session(self) -> Session:
+        """The model and its tokenizer, speaking text."""
+        return Session(self.model, self.tokenizer, self.config.model.block_size)
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        max_new_tokens: int = 256,
+        *,
+        num_samples: int = 1,
+        stop: Sequence[str] = (),
+        rule: str = "crop",
+        **sampling: Any,
+    ) -> str | list[str]:
+        """The text that follows: one string, or a list for several prompts or samples.
+
+        A list has `num_samples` texts for each prompt, in order. `rule` says what the model sees
+        past its block (`crop`, `refill:N`); `sampling` are the fields of `engine.Sampling`:
+        temperature, top_k, top_p, min_p, repetition_penalty, penalty, seed, rng.
+        """
+        unknown = set(sampling) - set(Sampling.__dataclass_fields__)
+        if unknown:
+            raise UserError(f"generate has no option {', '.join(sorted(unknown))}")
+        options = Options(
+            max_new_tokens,
+            num_samples=num_samples,
+            sampling=Sampling(**sampling),
+            rule=Rule.parse(rule),
+        )
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        texts = [one.text for one in self.session.complete(prompts, options, stop)]
+        return texts[0] if isinstance(prompt, str) and num_samples == 1 else texts
+
+
+def load(
+    path: str | Path,
+    *,
+    step: int | None = None,
+    tokenizer: str | None = None,
+    device: str | None = None,
+) -> Loaded:
+    """Open a run, one of its checkpoint folders, nanoGPT's ckpt.pt or a Hugging Face directory.
+
+    `step` chooses a checkpoint of a run (the newest); `tokenizer` takes the place of the one that
+    came along: a name, a tokenizer.json, nanoGPT's meta.pkl or a corpus; `device` is the best one
+    found. Raises UserError, one line, for anything that is no model.
+    """
+    place = Path(path)
+    if (place / MANIFEST).is_file() and step is None:
+        place, step = place.parent.parent, int(place.name.rpartition("-")[2])
+    where = check_device(device or "auto")
+    if (place / "config.yaml").is_file():
+        model, config, own, run = experiment.open_run(place, step)
+        return Loaded(
+            model.to(where).eval(),
+            config,
+            lambda: own if tokenizer is None else tokenizers.find(None, tokenizer, _ids(config)),
+            run,
+        )
+    foreign = pretrained.read(place)
+    if step is not None:
+        raise UserError(f"{place} is no run: it has no step {step} to choose")
+    config = adopt(foreign)
+    return Loaded(
+        foreign.build().to(where),
+        config,
+        lambda: tokenizers.find(foreign, tokenizer, _ids(config)),
+    )
+
+
+def _ids(config: Experiment) -> int:
+    assert config.model.vocab_size is not None
+    return config.model.vocab_size
+
+
+def build(recipe: str, overrides: Sequence[str] = (), device: str = "cpu") -> GPT:
+    """The model of a recipe (shipped name or file) with `path=value` overrides, from its seed."""
+    plan = experiment.with_vocabulary(experiment.load(recipe, overrides))
+    return experiment.build(plan, device=device)
+
+
+def adopt(foreign: pretrained.Foreign, corpus: str | None = None) -> Experiment:
+    """The experiment of weights from elsewhere, so that training can go on.
+
+    The model is as it is; training settings come along as far as they translate.
+    """
+    plan = experiment.load("nanogpt") if foreign.kind == "nanogpt" else Experiment()
+    for key, value in foreign.settings.items():
+        if key in translate.known() and key not in LEFT_BEHIND:
+            for path, setting in translate.flag(key, value, str(foreign.path)):
+                plan = _set(plan, path, setting)
+    return refine(plan, {"model": encode(foreign.config), "data": {"corpus": corpus}})
+
+
+def _set(plan: Experiment, path: str, value: Any) -> Experiment:
+    """`plan` with one value; as it was where the value makes no sense here."""
+    patch = value
+    for key in reversed(path.split(".")):
+        patch = {key: patch}
+    try:
+        return refine(plan, patch)
+    except ConfigError:
+        return plan

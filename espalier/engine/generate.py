@@ -1,0 +1,251 @@
+"""Generation through a cache: rows of token ids that grow by one token a step."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from espalier.engine.sampling import Sampling, Source, probabilities, source
+from espalier.engine.window import CROP, Rule
+from espalier.errors import UserError
+from espalier.nn.gpt import GPT
+from espalier.nn.state import Frame, Pass, allocate, leaves, pick
+
+BUCKET = 64  # capacities are multiples, so that few shapes occur
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to generate. Raises UserError for a value that has no meaning."""
+
+    max_new_tokens: int = 256
+    num_samples: int = 1
+    """rows for each prompt; its tokens are read once"""
+    first: int = 0
+    """number of the first of them, so that many can be made in groups"""
+    sampling: Sampling = field(default_factory=Sampling)
+    rule: Rule = CROP
+    """which tokens are seen past the block"""
+    stop_ids: Collection[int] = ()
+    """a row ends after one of these"""
+    vocab_size: int | None = None
+    """ids at or above it are never drawn (a vocabulary padded for speed)"""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 0:
+            raise UserError(f"max_new_tokens must be 0 or more, got {self.max_new_tokens}")
+        if self.num_samples < 1:
+            raise UserError(f"num_samples must be at least 1, got {self.num_samples}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One new token for each row that was still growing."""
+
+    rows: list[int]
+    tokens: list[int]
+    logits: Float[Tensor, "rows vocab"]
+    """the model's own, before temperature and filters"""
+
+
+class Generation:
+    """Rows that grow together: `num_samples` for each prompt, a prompt's rows next to each other.
+
+    Prompts may differ in length. What a row draws depends on the seed, its prompt and its number
+    within the prompt, not on the rest of the batch. `chance` replaces that source, to carry one
+    stream through several generations.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        block_size: int,
+        prompts: Sequence[Sequence[int]],
+        options: Options,
+        chance: Source | None = None,
+    ):
+        if not all(prompts):
+            raise UserError("an empty prompt: give at least one token")
+        options.rule.check(block_size)
+        self.model, self.block_size, self.options = model, block_size, options
+        self.device = next(model.parameters()).device
+        self.history = [list(prompt) for prompt in prompts for _ in range(options.num_samples)]
+        self.live = list(range(len(self.history)))
+        self.drawn = 0
+        numbers = [options.first + row % options.num_samples for row in self.live]
+        streams = [f"{ids}/{number}" for ids, number in zip(self.history, numbers, strict=True)]
+        # where tokens are chosen: in float64, which Apple's GPUs lack
+        self.desk = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.chance = chance or source(options.sampling, streams, self.desk)
+        longest = max(map(len, prompts)) + max(options.max_new_tokens, 1)
+        self._length = min(block_size, -(-longest // BUCKET) * BUCKET)
+        self._cached = steppable(model)
+        self._states: Frame | None = None  # its row i belongs to row live[i]
+        self._starts = [-1] * len(self.live)  # where the cached window of live[i] starts
+        self._seen: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Step]:
+        while (step := self.step()) is not None:
+            yield step
+
+    @torch.no_grad()
+    def step(self) -> Step | None:
+        """One token for every live row; None when there is nothing left to do."""
+        if not self.live or self.drawn == self.options.max_new_tokens:
+            return None
+        with _evaluating(self.model):
+            logits = self.model.head(self._hidden()).float().to(self.desk)
+        rows = list(self.live)
+        tokens = self._draw(logits, rows)
+        self.drawn += 1
+        for row, token in zip(rows, tokens, strict=True):
+            self.history[row].append(token)
+        self.stop([r for r, t in zip(rows, tokens, strict=True) if t in self.options.stop_ids])
+        return Step(rows, tokens, logits)
+
+    def stop(self, rows: Collection[int]) -> None:
+        """These rows grow no further, and cost nothing from here on."""
+        keep = [slot for slot, row in enumerate(self.live) if row not in rows]
+        if len(keep) == len(self.live):
+            return
+        self.live = [self.live[slot] for slot in keep]
+        self._starts = [self._starts[slot] for slot in keep]
+        if self._states is not None and keep:
+            self._states = pick(self._states, torch.tensor(keep, device=self.device))
+
+    def _draw(self, logits: Float[Tensor, "rows vocab"], rows: list[int]) -> list[int]:
+        options, sampling = self.options, self.options.sampling
+        if not logits.amax(-1).isfinite().all():
+            raise UserError("the model's logits are not finite: its weights hold NaN or infinity")
+        if options.vocab_size is not None and options.vocab_size < logits.shape[-1]:
+            logits = logits.clone()
+            logits[:, options.vocab_size :] = -torch.inf
+        where, seen = torch.tensor(rows, device=self.desk), None
+        if sampling.repetition_penalty != 1:
+            if self._seen is None:
+                self._seen = self._mark_seen(logits.shape[-1])
+            seen = self._seen[where]
+        probs = probabilities(logits, sampling, seen)
+        tokens = probs.argmax(-1) if sampling.temperature == 0 else self.chance.draw(probs, rows)
+        if self._seen is not None:
+            self._seen[where, tokens] = True
+        return [int(token) for token in tokens.tolist()]
+
+    def _mark_seen(self, vocab_size: int) -> Tensor:
+        seen = torch.zeros(len(self.history), vocab_size, dtype=torch.bool, device=self.desk)
+        for row, ids in enumerate(self.history):
+            seen[row, torch.tensor(ids, device=self.desk)] = True
+        return seen
+
+    def _hidden(self) -> Float[Tensor, "rows d"]:
+        """The trunk's output at the last token of each live row."""
+        starts = [self._start(row) for row in self.live]
+        moved = [i for i, start in enumerate(starts) if start != self._starts[i]]
+        if not self._cached:
+            moved = list(range(len(starts)))
+        self._starts = starts
+        if not moved:
+            return self._advance(moved)
+        fresh = self._read(moved)
+        if len(moved) == len(self.live):
+            return fresh
+        hidden = self._advance(moved)
+        hidden[torch.tensor(moved, device=self.device)] = fresh
+        return hidden
+
+    def _start(self, row: int) -> int:
+        return self.options.rule.start(len(self.history[row]), self.block_size)
+
+    def _read(self, slots: list[int]) -> Float[Tensor, "slots d"]:
+        """Read the windows of these slots from their first token; equal windows are read once."""
+        windows = [tuple(self.history[self.live[i]][self._starts[i] :]) for i in slots]
+        distinct = list(dict.fromkeys(windows))
+        number = {window: i for i, window in enumerate(distinct)}
+        copies = torch.tensor([number[window] for window in windows], device=self.device)
+        ids, positions = _pad(distinct, self.device)
+        states = None
+        # a window that moves at every token leaves nothing worth remembering
+        stays = self.options.rule.drop > 1 or any(self._starts[i] == 0 for i in slots)
+        if self._cached and stays and self.options.max_new_tokens - self.drawn > 1:
+            states = allocate(self.model, len(distinct), self._length, self.device)
+        hidden = self.model.trunk(ids, Pass(positions, states, self._length))
+        last = hidden[torch.arange(len(distinct), device=self.device), positions.amax(1)]
+        if states is not None:
+            self._keep(states if len(distinct) == len(slots) else pick(states, copies), slots)
+        return last[copies]
+
+    def _keep(self, states: Frame, slots: list[int]) -> None:
+        if len(slots) == len(self.live):
+            self._states = states
+            return
+        assert self._states is not None
+        rows = torch.tensor(slots, device=self.device)
+        for mine, other in zip(leaves(self._states), leaves(states), strict=True):
+            for tensor, new in zip(mine.tensors(), other.tensors(), strict=True):
+                tensor[rows] = new
+
+    def _advance(self, idle: list[int]) -> Float[Tensor, "rows d"]:
+        """Feed the newest token of each live row but the `idle` slots to the cache."""
+        resting = set(idle)
+        places = [
+            -1 if i in resting else len(self.history[row]) - self._starts[i] - 1
+            for i, row in enumerate(self.live)
+        ]
+        # a full cache would wrap without a sign
+        assert self._states is not None
+        assert max(places) < self._length
+        ids = torch.tensor([[self.history[row][-1]] for row in self.live], device=self.device)
+        positions = torch.tensor(places, device=self.device)[:, None]
+        now = Pass(positions, self._states, self._length, fresh=False)
+        return self.model.trunk(ids, now)[:, 0]
+
+
+def generate(
+    model: GPT,
+    block_size: int,
+    prompts: Sequence[Sequence[int]],
+    options: Options | None = None,
+    chance: Source | None = None,
+) -> list[list[int]]:
+    """The new tokens of each row of a `Generation`."""
+    options = options or Options()
+    rows = Generation(model, block_size, prompts, options, chance)
+    for _ in rows:
+        pass
+    lengths = [len(prompt) for prompt in prompts for _ in range(options.num_samples)]
+    return [ids[length:] for ids, length in zip(rows.history, lengths, strict=True)]
+
+
+def steppable(model: torch.nn.Module) -> bool:
+    """Can every part go on from its state? If not, each token takes a full pass."""
+    return not any("steps" in getattr(module, "exempt", ()) for module in model.modules())
+
+
+def _pad(
+    windows: Sequence[Sequence[int]], device: torch.device
+) -> tuple[Int[Tensor, "rows time"], Int[Tensor, "rows time"]]:
+    """Ids and positions, padded on the right (position -1)."""
+    width = max(map(len, windows))
+    ids = [[*window, *[0] * (width - len(window))] for window in windows]
+    lengths = torch.tensor([len(window) for window in windows], device=device)
+    positions = torch.arange(width, device=device).expand(len(windows), -1)
+    positions = torch.where(positions < lengths[:, None], positions, -1)
+    return torch.tensor(ids, device=device), positions
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout off for a while."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

@@ -1,0 +1,182 @@
+"""From logits to the next token: penalty, temperature, filters, and where the chance comes from.
+
+The order is: repetition penalty, temperature, top-k, top-p, min-p; each filter sees what the one
+before it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from espalier.errors import UserError
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. Raises UserError for a value that has no meaning."""
+
+    temperature: float = 1.0
+    """logits are divided by it; 0 takes the likeliest token"""
+    top_k: int | None = None
+    """keep the k likeliest (and those level with the k-th)"""
+    top_p: float | None = None
+    """keep the smallest set of likeliest tokens that holds at least this probability"""
+    min_p: float | None = None
+    """keep tokens at least this probable, relative to the likeliest"""
+    repetition_penalty: float = 1.0
+    """makes tokens that already stand in the row less likely; 1 is off"""
+    penalty: Literal["signed", "published"] = "signed"
+    """signed: divide positive logits, multiply negative ones (CTRL, arXiv:1909.05858);
+    published: divide whatever the sign, as some published samplers do (raises negative logits)"""
+    seed: int = 1337
+    rng: Literal["rows", "nanogpt"] = "rows"
+    """rows: a stream for each row; nanogpt: one stream for all, drawn as nanoGPT draws"""
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, got {value}")
+        if self.temperature < 0:
+            raise UserError(f"temperature must be 0 (greedy) or more, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise UserError(f"top_k must be at least 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UserError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise UserError(f"min_p must be from 0 to 1, got {self.min_p}")
+        if self.repetition_penalty <= 0:
+            raise UserError(
+                f"repetition_penalty must be above 0 (1 is off), got {self.repetition_penalty}"
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise UserError(f"seed must be from 0 to {MAX_SEED}, got {self.seed}")
+
+
+def penalise(
+    logits: Float[Tensor, "rows vocab"],
+    seen: Bool[Tensor, "rows vocab"],
+    penalty: float,
+    mode: Literal["signed", "published"],
+) -> Float[Tensor, "rows vocab"]:
+    """Lower the logits of tokens that were seen (modes: see `Sampling.penalty`)."""
+    lowered = logits / penalty
+    if mode == "signed":
+        lowered = torch.where(logits > 0, lowered, logits * penalty)
+    return torch.where(seen, lowered, logits)
+
+
+def keep_top_k(logits: Float[Tensor, "rows vocab"], k: int) -> Float[Tensor, "rows vocab"]:
+    """-inf for all below the k-th; tokens level with it stay, as in nanoGPT."""
+    least = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
+    return logits.masked_fill(logits < least, -math.inf)
+
+
+def keep_top_p(logits: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows vocab"]:
+    """-inf for all but the smallest set of likeliest tokens that holds p (arXiv:1904.09751)."""
+    ordered, order = logits.sort(descending=True, stable=True)
+    share = ordered.double().softmax(-1)
+    before = share.cumsum(-1) - share
+    out = (before >= p).scatter(1, order, before >= p)
+    out.scatter_(1, order[:, :1], False)  # the likeliest stays even where rounding says otherwise
+    return logits.masked_fill(out, -math.inf)
+
+
+def keep_min_p(logits: Float[Tensor, "rows vocab"], p: float) -> Float[Tensor, "rows vocab"]:
+    """-inf for tokens less probable than p times the likeliest (arXiv:2407.01082)."""
+    if p == 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + math.log(p), -math.inf)
+
+
+def probabilities(
+    logits: Float[Tensor, "rows vocab"],
+    sampling: Sampling,
+    seen: Bool[Tensor, "rows vocab"] | None = None,
+) -> Float[Tensor, "rows vocab"]:
+    """What the next token is drawn from; greedy puts all of it on the first of the likeliest."""
+    if seen is not None and sampling.repetition_penalty != 1:
+        logits = penalise(logits, seen, sampling.repetition_penalty, sampling.penalty)
+    if sampling.temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(1, best, 1.0)
+    logits = logits / sampling.temperature
+    if sampling.top_k is not None:
+        logits = keep_top_k(logits, sampling.top_k)
+    if sampling.top_p is not None and sampling.top_p < 1:
+        logits = keep_top_p(logits, sampling.top_p)
+    if sampling.min_p is not None:
+        logits = keep_min_p(logits, sampling.min_p)
+    return logits.softmax(-1)
+
+
+class Source(Protocol):
+    """Where chance comes from."""
+
+    def draw(self, probs: Tensor, rows: Sequence[int]) -> Tensor:
+        """One token for each of `rows`, from its line of `probs`."""
+
+
+class RowStreams:
+    """A stream for each row, so that what else stands in the batch does not change a row's tokens.
+
+    `streams[row]` names the row's stream: rows that name the same one draw the same numbers.
+    """
+
+    BLOCK = 64
+
+    def __init__(self, seed: int, streams: Sequence[str], device: torch.device):
+        self.device, self.streams = device, list(streams)
+        self.generators = {n: _generator(seed, n) for n in dict.fromkeys(streams)}
+        self.at, self.noise = self.BLOCK, torch.empty(0)
+
+    def draw(self, probs: Float[Tensor, "n vocab"], rows: Sequence[int]) -> Int[Tensor, " n"]:
+        if self.at == self.BLOCK:
+            self._refill()
+        where = torch.tensor(rows, device=self.device)
+        u = self.noise[where, self.at, None]
+        self.at += 1
+        below = probs.double().cumsum(-1)
+        return torch.searchsorted(below, u * below[:, -1:], right=True)[:, 0]
+
+    def _refill(self) -> None:
+        """Numbers are drawn on the CPU, so that a seed means the same on every device."""
+        drawn = {
+            n: torch.rand(self.BLOCK, generator=g, dtype=torch.float64)
+            for n, g in self.generators.items()
+        }
+        self.noise = torch.stack([drawn[n] for n in self.streams]).to(self.device)
+        self.at = 0
+
+
+class NanoGPTStream:
+    """One generator and one `torch.multinomial` for all rows: what nanoGPT's `generate` draws."""
+
+    def __init__(self, seed: int, device: torch.device):
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    def draw(self, probs: Float[Tensor, "n vocab"], rows: Sequence[int]) -> Int[Tensor, " n"]:
+        return torch.multinomial(probs, 1, generator=self.generator)[:, 0]
+
+
+def source(sampling: Sampling, streams: Sequence[str], device: torch.device) -> Source:
+    """The source that `sampling.rng` names; `streams[row]` is a row's stream."""
+    if sampling.rng == "nanogpt":
+        return NanoGPTStream(sampling.seed, device)
+    return RowStreams(sampling.seed, streams, device)
+
+
+def _generator(seed: int, stream: str) -> torch.Generator:
+    # hashed, because torch seeds from the low 32 bits only and neighbours would overlap
+    mixed = hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(mixed, "little"))

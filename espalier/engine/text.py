@@ -1,0 +1,208 @@
+"""Text in, text out piece by piece: never half a character, never half a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from espalier.data.tokenizer.base import END_OF_TEXT, Tokenizer
+from espalier.engine.generate import Generation, Options
+from espalier.engine.sampling import NanoGPTStream, Source
+from espalier.errors import UserError
+from espalier.nn.gpt import GPT
+
+REPLACEMENT = "\ufffd"
+CONTEXT = 8  # tokens kept, so that a tokenizer that looks at neighbours spaces the next one rightly
+
+
+class Decoder:
+    """Ids to text as they come; bytes of an unfinished character are kept back."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()):
+        self.tokenizer = tokenizer
+        self.ids = list(prompt[-CONTEXT:])
+        self.shown = len(self._text())
+
+    def push(self, token: int) -> str:
+        """The text that is certain now."""
+        self.ids.append(token)
+        text = self._text()
+        settled = self._settled(text)
+        piece, self.shown = text[self.shown : settled], max(self.shown, settled)
+        if settled == len(text) and len(self.ids) > 4 * CONTEXT:
+            self.ids = self.ids[-CONTEXT:]
+            self.shown = len(self._text())
+        return piece
+
+    def flush(self) -> str:
+        """What was kept back, a broken character as U+FFFD."""
+        text = self._text()
+        piece, self.shown = text[self.shown :], len(text)
+        return piece
+
+    def _text(self) -> str:
+        return self.tokenizer.decode(self.ids) if self.ids else ""
+
+    def _settled(self, text: str) -> int:
+        """An unfinished character decodes to one U+FFFD at the end; later bytes may mend it."""
+        return len(text) - text.endswith(REPLACEMENT)
+
+
+class Stops:
+    """Cuts text before the first stop string, also one that comes in several pieces."""
+
+    def __init__(self, strings: Sequence[str]):
+        if not all(strings):
+            raise UserError("an empty stop string would stop at once; leave it out")
+        self.strings = tuple(strings)
+        self.held = ""
+        self.met = False
+
+    def push(self, piece: str) -> str:
+        """What may be shown; `met` is set when a stop string is complete."""
+        text = self.held + piece
+        places = [place for stop in self.strings if (place := text.find(stop)) >= 0]
+        if places:
+            self.met, self.held = True, ""
+            return text[: min(places)]
+        keep = self._beginning(text)
+        self.held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """The beginning of a stop string that never came."""
+        text, self.held = self.held, ""
+        return text
+
+    def _beginning(self, text: str) -> int:
+        """Length of the longest end of `text` with which some stop string begins."""
+        longest = max(map(len, self.strings), default=1) - 1
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[len(text) - size :]) for stop in self.strings):
+                return size
+        return 0
+
+
+Finish = Literal["length", "stop"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of a row; `finish` says that it was the last, and why."""
+
+    row: int
+    text: str
+    ids: list[int]
+    """every token the row has drawn so far"""
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One row, whole."""
+
+    text: str
+    """without the prompt and without the stop string"""
+    ids: list[int]
+    """every token drawn"""
+    finish: Finish
+
+
+class Session:
+    """A model that speaks text.
+
+    `block_size` is what the model reads at once. The tokenizer's vocabulary may be smaller than the
+    model's (padded for speed); ids it cannot spell are never drawn.
+    """
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, block_size: int):
+        self.model, self.tokenizer, self.block_size = model, tokenizer, block_size
+
+    def encode(self, prompt: str) -> list[int]:
+        """Ids of a prompt; an empty one becomes the end-of-text token, or a newline without one.
+
+        `<|endoftext|>` is that token where the tokenizer has one, as in nanoGPT's sample.py. Raises
+        UserError for characters the tokenizer does not know.
+        """
+        eot = self.tokenizer.eot
+        if eot is None:
+            return list(map(int, self.tokenizer.encode(prompt or "\n")))
+        ids: list[int] = []
+        for i, part in enumerate(prompt.split(END_OF_TEXT)):
+            ids += [eot] * (i > 0)
+            ids += map(int, self.tokenizer.encode(part))
+        return ids or [eot]
+
+    def stream(
+        self, prompts: Sequence[str], options: Options | None = None, stop: Sequence[str] = ()
+    ) -> Iterator[Piece]:
+        """Text as it comes: rows as in `Generation`, each closed by a piece with its `finish`."""
+        options = replace(options or Options(), vocab_size=self.tokenizer.vocab_size)
+        encoded = [self.encode(prompt) for prompt in prompts]
+        if options.sampling.rng == "rows":
+            yield from self._together(encoded, options, stop, None)
+            return
+        # nanoGPT draws sample after sample from one stream
+        device = next(self.model.parameters()).device
+        chance = NanoGPTStream(options.sampling.seed, device)
+        alone = replace(options, num_samples=1)
+        for row, prompt in enumerate(p for p in encoded for _ in range(options.num_samples)):
+            for piece in self._together([prompt], alone, stop, chance):
+                yield replace(piece, row=row)
+
+    def complete(
+        self, prompts: Sequence[str], options: Options | None = None, stop: Sequence[str] = ()
+    ) -> list[Completion]:
+        """Every row, whole: `num_samples` for each prompt, in order."""
+        texts: dict[int, list[str]] = {}
+        found: dict[int, Completion] = {}
+        for piece in self.stream(prompts, options, stop):
+            texts.setdefault(piece.row, []).append(piece.text)
+            if piece.finish:
+                found[piece.row] = Completion("".join(texts[piece.row]), piece.ids, piece.finish)
+        return [found[row] for row in sorted(found)]
+
+    def _together(
+        self,
+        prompts: list[list[int]],
+        options: Options,
+        stop: Sequence[str],
+        chance: Source | None,
+    ) -> Iterator[Piece]:
+        generation = Generation(self.model, self.block_size, prompts, options, chance)
+        writers = [
+            _Writer(row, Decoder(self.tokenizer, prompt), Stops(stop))
+            for row, prompt in enumerate(p for p in prompts for _ in range(options.num_samples))
+        ]
+        for step in generation:
+            for row, token in zip(step.rows, step.tokens, strict=True):
+                piece = writers[row].push(token)
+                if piece.finish:
+                    generation.stop([row])
+                elif row not in generation.live:
+                    piece = writers[row].close("stop", piece.text)
+                if piece.text or piece.finish:
+                    yield piece
+        for row in list(generation.live):
+            yield writers[row].close("length")
+
+
+class _Writer:
+    """One row on its way from tokens to text."""
+
+    def __init__(self, row: int, decoder: Decoder, stops: Stops):
+        self.row, self.decoder, self.stops = row, decoder, stops
+        self.ids: list[int] = []
+
+    def push(self, token: int) -> Piece:
+        self.ids.append(token)
+        text = self.stops.push(self.decoder.push(token))
+        return Piece(self.row, text, self.ids, "stop" if self.stops.met else None)
+
+    def close(self, finish: Finish, before: str = "") -> Piece:
+        """The last piece, with what was kept back."""
+        text = before + self.stops.push(self.decoder.flush())
+        if self.stops.met:
+            return Piece(self.row, text, self.ids, "stop")
+        return Piece(self.row, text + self.stops.flush(), self.ids, finish)

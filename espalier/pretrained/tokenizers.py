@@ -1,0 +1,55 @@
+"""The tokenizer of weights from elsewhere: named, lying beside them, or known by its size."""
+
+from pathlib import Path
+
+from espalier.data import foreign as nanogpt_corpus
+from espalier.data.corpus import Corpus
+from espalier.data.tokenizer import Tokenizer, choose
+from espalier.errors import UserError
+from espalier.pretrained.foreign import Foreign
+
+GPT2_SIZES = (50257, 50304)  # as published, and padded by nanoGPT
+
+
+def find(foreign: Foreign | None, chosen: str | None, vocab_size: int) -> Tokenizer:
+    """`chosen`, or what lies beside `foreign`, or GPT-2's where the vocabulary has its size.
+
+    Raises UserError where there is none, or one with more ids than the model has.
+    """
+    found = _named(chosen) if chosen else _beside(foreign) if foreign else None
+    if found is None and vocab_size in GPT2_SIZES:
+        found = choose("gpt2")
+    if found is None:
+        raise UserError(
+            f"no tokenizer came with it, and {vocab_size} ids are not GPT-2's: give --tokenizer "
+            "meta.pkl, a corpus directory, a tokenizer.json or a name"
+        )
+    if found.vocab_size > vocab_size:
+        raise UserError(
+            f"the tokenizer has {found.vocab_size} ids, the model {vocab_size}: it is another's"
+        )
+    return found
+
+
+def _named(chosen: str) -> Tokenizer:
+    place = Path(chosen)
+    if place.suffix == ".pkl":
+        if not place.is_file():
+            raise UserError(f"no file {place}")
+        return nanogpt_corpus.tokenizer(nanogpt_corpus.describe(place.parent), place.parent)
+    if place.is_dir() and not (place / "tokenizer.json").is_file():
+        return Corpus.open(place).tokenizer
+    return choose(chosen)
+
+
+def _beside(foreign: Foreign) -> Tokenizer | None:
+    if foreign.kind != "nanogpt":
+        file = foreign.path / "tokenizer.json"
+        return choose(str(file)) if file.is_file() else None
+    folders = [foreign.path.parent]
+    if isinstance(dataset := foreign.settings.get("dataset"), str):
+        folders += [Path("data") / dataset, foreign.path.parent.parent / "data" / dataset]
+    for folder in folders:
+        if (folder / "meta.pkl").is_file():
+            return nanogpt_corpus.tokenizer(nanogpt_corpus.describe(folder), folder)
+    return None
