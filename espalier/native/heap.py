@@ -1,4 +1,4 @@
-"""Let the C library keep freed memory: training frees and wants the same large blocks every step."""
+"""Let the C library keep freed memory: training wants the same large blocks at every step."""
 
 import ctypes
 import os
