@@ -36,6 +36,8 @@ struct Shape {
 inline long least(long a, long b) { return a < b ? a : b; }
 inline long most(long a, long b) { return a > b ? a : b; }
 inline long padded(long n) { return (n + WIDE - 1) / WIDE * WIDE; }
+/* Rows of a power of two would share few sets of the cache. */
+inline long leading(long n) { return padded(n) + 16; }
 
 inline float from_bf16(uint16_t x) {
     uint32_t bits = (uint32_t)x << 16;
@@ -73,9 +75,14 @@ void store(const View *view, const Shape *s, long b, long h, const float *in, lo
     }
 }
 
+/* out[c][r] = in[r][c]; a vector of 16 rows at a time, so that whole cache lines are written. */
 void transpose(const float *in, long rows, long columns, long stride, float *out, long to) {
-    for (long r = 0; r < rows; r++)
-        for (long c = 0; c < columns; c++) out[c * to + r] = in[r * stride + c];
+    for (long r = 0; r < rows; r += 16)
+        for (long c = 0; c < columns; c++) {
+            lanes line = {};
+            for (long i = 0; i < least(16, rows - r); i++) line[i] = in[(r + i) * stride + c];
+            *(lanes *)(out + c * to + r) = line;
+        }
 }
 
 /* e^x for x <= 0 to about 2 ulp: 2^n times a polynomial on [-ln2/2, ln2/2]. */
@@ -205,7 +212,7 @@ extern "C" {
    Returns 0, or -1 when memory ran out. */
 int attention_forward(const Shape *s, const View *q, const View *k, const View *v, const View *out,
                       float *lse) {
-    long T = s->time, D = padded(s->width), L = padded(T), group = s->heads / s->kv_heads;
+    long T = s->time, D = padded(s->width), L = leading(T), group = s->heads / s->kv_heads;
     int failed = 0;
 #pragma omp parallel num_threads(s->threads)
     {
@@ -247,7 +254,7 @@ int attention_forward(const Shape *s, const View *q, const View *k, const View *
 int attention_backward(const Shape *s, const View *q, const View *k, const View *v, const View *out,
                        const float *lse, const View *dout, const View *dq, const View *dk,
                        const View *dv) {
-    long T = s->time, D = padded(s->width), L = padded(T), group = s->heads / s->kv_heads;
+    long T = s->time, D = padded(s->width), L = leading(T), group = s->heads / s->kv_heads;
     int failed = 0;
 #pragma omp parallel num_threads(s->threads)
     {
