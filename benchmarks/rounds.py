@@ -57,8 +57,10 @@ def page(name: str, title: str, lines: list[str]) -> None:
     head = [
         f"# {title}",
         "",
-        f"{day}, commit {commit}, torch {torch.__version__}, {device.cpu_name()}, "
-        f"{device.cores()} cores. `python benchmarks/{name}.py`",
+        (
+            f"{day}, commit {commit}, torch {torch.__version__}, {device.cpu_name()}, "
+            f"{device.cores()} cores. `python benchmarks/{name}.py`"
+        ),
         "",
     ]
     text = "\n".join([*head, *lines]) + "\n"

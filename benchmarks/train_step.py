@@ -85,7 +85,9 @@ def main() -> None:
         sides = {"nanoGPT": theirs(nanogpt, size, batch), "ours": ours(size, batch)}
         got = interleaved(sides, rounds=arguments.rounds)
         shown = [f"{1000 * s:.1f} ms ({threads} threads)" for s, threads in got.values()]
-        lines.append(f"| {name} | {shown[0]} | {shown[1]} | {got['nanoGPT'][0] / got['ours'][0]:.2f}x |")
+        lines.append(
+            f"| {name} | {shown[0]} | {shown[1]} | {got['nanoGPT'][0] / got['ours'][0]:.2f}x |"
+        )
     page("train_step", "Training step, same model, against nanoGPT", lines)
 
 

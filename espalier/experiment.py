@@ -15,7 +15,7 @@ from espalier.data.settings import DataConfig
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.errors import ConfigError, UserError, nearest
 from espalier.evaluate.settings import EvaluateConfig
-from espalier.nn.gpt import GPT, GPTConfig, make, sketch
+from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.run import Run
 from espalier.train import checkpoint
 from espalier.train.settings import TrainConfig
@@ -98,7 +98,7 @@ def open_run(path: str | Path, step: int | None = None) -> tuple[GPT, Experiment
     if folder is None:
         raise UserError(f"{path} has no checkpoint yet; train it: espalier train --resume {path}")
     experiment = decode(Experiment, run.config)
-    model = sketch(experiment.model).to_empty(device="cpu")
+    model = experiment.model.build()
     checkpoint.load_model(model, folder)
     return model, experiment, tokenizer_of(run, experiment), run
 

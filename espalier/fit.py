@@ -243,14 +243,19 @@ class _Training:
             "grad_norm": norm,
             "tokens": self.progress.tokens,
             "tokens_per_s": speed,
-            "mfu": self.utilisation.at(speed),
+            "mfu": self.utilisation.at(speed, self.progress.seconds),
             "ms": 1000 * mean,
         }
         self._log("train", **told)
         return events.Stepped(step=self.progress.step, seconds=self.progress.seconds, **told)
 
     def _evaluation_due(self) -> bool:
-        return self._ended() is not None or self.progress.step % self.config.eval_interval == 0
+        step = self.progress.step
+        if self._ended() is not None:
+            return True
+        return step % self.config.eval_interval == 0 and (
+            step > 0 or self.experiment.evaluate.first
+        )
 
     def _settle(self) -> Generator[Event, None, Reason | None]:
         """Evaluate, sample and save, each when due; why training ends here, or None."""

@@ -12,5 +12,7 @@ class EvaluateConfig(Config):
 
     eval_iters: int | None = Field(default=None, ge=1)
     """at most this many windows, evenly spread over the split; all of them when left out"""
+    first: bool = True
+    """before the first update too"""
     dtype: Literal["float32", "train"] = "float32"
     """of the forward pass; train: as in training, faster where that is 16-bit"""

@@ -161,6 +161,6 @@ def sketch(config: GPTConfig) -> GPT:
 
 def make(config: GPTConfig, seed: int, device: torch.device | str = "cpu") -> GPT:
     """A model filled from `seed`: the same numbers on every device."""
-    model = sketch(config).to_empty(device="cpu")
+    model = config.build()  # not through meta: that would import a second's worth of torch
     reset(model, seed)
     return model.to(device)

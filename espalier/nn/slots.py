@@ -187,6 +187,21 @@ def onto_residual(linear: Part, dims: Dims) -> Part:
     return linear
 
 
+def fused(linear: Part, rows: Sequence[int]) -> Part:
+    """Mark a projection that computes several at once: `rows` outputs each, one matrix each."""
+    setattr(linear, "split", tuple(rows))  # noqa: B010
+    return linear
+
+
+def splits(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The rows of the matrices that fused weights hold, by parameter name."""
+    return {
+        f"{path}.weight": module.split
+        for path, module in model.named_modules()
+        if isinstance(getattr(module, "split", None), tuple) and hasattr(module, "weight")
+    }
+
+
 def drop(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout that costs nothing when off."""
     return nn.functional.dropout(x, p) if training and p else x

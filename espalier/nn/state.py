@@ -148,9 +148,10 @@ class KV(State):
         """Write new tokens; return all keys and values a query may see, and their positions."""
         if not (self.ring and k.shape[1] > 1):
             self.write(k, v, positions)
-            return self.keys, self.values, self.seen - 1
+            return self.keys.to(k.dtype), self.values.to(v.dtype), self.seen - 1
         # a chunk in a ring would overwrite what its own first tokens still need
-        keys, values = torch.cat([self.keys, k], 1), torch.cat([self.values, v], 1)
+        keys = torch.cat([self.keys.to(k.dtype), k], 1)
+        values = torch.cat([self.values.to(v.dtype), v], 1)
         where = torch.cat([self.seen - 1, positions], 1)
         self.write(k, v, positions)
         return keys, values, where
@@ -160,8 +161,8 @@ class KV(State):
         keep = (positions >= 0) & (positions > positions.amax(1, keepdim=True) - slots)
         slot = torch.where(keep, positions % slots, slots)
         row = torch.arange(k.shape[0], device=k.device)[:, None]
-        self.keys[row, slot] = k
-        self.values[row, slot] = v
+        self.keys[row, slot] = k.to(self.keys.dtype)
+        self.values[row, slot] = v.to(self.values.dtype)
         self.seen[row, slot] = torch.where(keep, positions + 1, 0)
 
 

@@ -8,6 +8,8 @@ from espalier import device as machine
 from espalier.cost import count
 from espalier.nn.gpt import GPTConfig, sketch
 
+SOON = 10.0
+
 
 class Stopwatch:
     """Time in updates since it was last read; evaluations and saves are not in it."""
@@ -34,8 +36,13 @@ class Utilisation:
         self._share: float | None = None  # of the device's second that one token takes
         self._asked = False
 
-    def at(self, tokens_per_s: float) -> float | None:
-        """None where the peak is not known, or where a result above 1 shows that it is wrong."""
+    def at(self, tokens_per_s: float, seconds: float) -> float | None:
+        """None where the peak is not known, or where a result above 1 shows that it is wrong.
+
+        Counting and measuring take about a second, so that training must have taken SOON seconds.
+        """
+        if seconds < SOON:
+            return None
         if not self._asked:
             self._asked = True
             with torch.random.fork_rng(devices=[]):  # measuring draws numbers

@@ -9,10 +9,9 @@ from torch import Tensor
 from espalier import device as machine
 from espalier.cost import count
 from espalier.errors import MachineError, UserError
-from espalier.native import attention as native
-from espalier.native import heap
+from espalier.native import attention, heap, rms
 from espalier.nn.gpt import GPT, GPTConfig, sketch
-from espalier.nn.slots import roles
+from espalier.nn.slots import roles, splits
 from espalier.train import precision
 from espalier.train.objective import Objective
 from espalier.train.settings import TrainConfig
@@ -59,10 +58,15 @@ def stepper(
     if config.deterministic and device.startswith("cuda"):
         torch.use_deterministic_algorithms(True)
     if device == "cpu":
-        native.prepare()
+        attention.prepare()
+        rms.prepare()
         heap.keep()
-    role = roles(model)
-    named = [Named(name, p, role[name]) for name, p in model.named_parameters() if p.requires_grad]
+    role, split = roles(model), splits(model)
+    named = [
+        Named(name, p, role[name], split.get(name, ()))
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    ]
     chosen = precision.choose(config.dtype, device, sum(p.tensor.numel() for p in named))
     assert shape.vocab_size is not None
     objective = Objective(

@@ -19,6 +19,7 @@ class Named(NamedTuple):
     name: str
     tensor: nn.Parameter
     role: Role
+    split: tuple[int, ...] = ()  # rows of the matrices that a fused projection holds
 
 
 class Optimizer:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from espalier.config import PartConfig, decode, encode, names, resolve
-from espalier.native import attention
+from espalier.native import attention, rms
 from espalier.nn import slots
 from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.nn.slots import Part
@@ -85,7 +85,9 @@ def cases() -> list[Case]:
     return found + [
         replace(case, label=f"{case.label} native", native=True)
         for case in found
-        if attention.prepare() and case.label.startswith(("attention.", "position.rotary"))
+        if attention.prepare()
+        and rms.prepare()
+        and case.label.startswith(("attention.", "position.rotary", "norm.rms"))
     ]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from espalier.config import decode, digest, encode
-from espalier.native import attention
+from espalier.native import attention, rms
 from espalier.nn.gpt import GPT, GPTConfig, sketch
 from espalier.nn.slots import roles
 from espalier.nn.state import Pass, allocate, at, leaves, pick
@@ -37,7 +37,8 @@ def law(check: Callable[[Case], None]) -> Callable[..., Any]:
 
     @pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
     def run(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attention, "ready", case.native)
+        for kernel in (attention, rms):
+            monkeypatch.setattr(kernel, "ready", case.native)
         reason = exemptions(sketch(case.config())).get(name)
         if reason is None:
             check(case)

@@ -15,6 +15,7 @@ from espalier.nn.attention.causal import CausalConfig
 from espalier.nn.block.parallel import Parallel
 from espalier.nn.block.postnorm import Postnorm
 from espalier.nn.block.prenorm import Prenorm
+from espalier.nn.embed.bigram import BigramConfig
 from espalier.nn.embed.learned import LearnedConfig
 from espalier.nn.ffn.glu import GluConfig
 from espalier.nn.ffn.mlp import MlpConfig
@@ -106,6 +107,23 @@ def test_embedding_and_tied_head_read_one_table() -> None:
     hidden = torch.ones(4)
     assert head(hidden)[2].item() == pytest.approx(table[2].sum().item())
     assert list(head.parameters()) == []
+
+
+def test_bigram_adds_a_vector_for_the_pair_except_where_a_text_begins() -> None:
+    part = BigramConfig().build(DIMS)
+    with torch.no_grad():
+        part.get_parameter("weight").copy_(torch.arange(6.0)[:, None].expand(6, 4))
+        part.get_parameter("pairs").copy_(100 * torch.arange(36.0)[:, None].expand(36, 4))
+    ids = torch.tensor([[2, 3, 1]])
+    # pair (2, 3) is row 2 * 6 + 3 = 15, pair (3, 1) row 19
+    assert part(ids, at(ids))[0, :, 0].tolist() == [2.0, 1503.0, 1901.0]
+
+
+def test_bigrams_share_rows_where_there_are_too_few() -> None:
+    part = BigramConfig(size=7).build(DIMS)
+    assert part.get_parameter("pairs").shape == (7, 4)
+    ids = torch.randint(6, (2, 8))
+    assert part(ids, at(ids)).shape == (2, 8, 4)
 
 
 def test_softcap_bends_logits_into_its_range() -> None:

@@ -177,3 +177,29 @@ def test_a_state_that_does_not_fit_is_refused_with_the_nearest_name() -> None:
     state["_orig_mod.up.exp_avg"] = state.pop("up.exp_avg")
     with pytest.raises(UserError, match=r"it has no 'up.exp_avg'. Did you mean '_orig_mod.up"):
         optimizer.load(state)
+
+
+def test_muon_takes_a_fused_projection_as_the_matrices_it_holds() -> None:
+    whole = torch.randn(8, 4)
+    grad = torch.randn(8, 4)
+    fused = Named("qkv", nn.Parameter(whole.clone()), "matrix", (4, 2, 2))
+    pieces = [
+        Named(f"m{i}", nn.Parameter(rows.clone()), "matrix")
+        for i, rows in enumerate(whole.split([4, 2, 2]))
+    ]
+    fused.tensor.grad = grad.clone()
+    for piece, rows in zip(pieces, grad.split([4, 2, 2]), strict=True):
+        piece.tensor.grad = rows.clone()
+    for members in ([fused], pieces):
+        MuonConfig().build(members, 0.1).step(0.1, ONE, GO)
+    torch.testing.assert_close(fused.tensor, torch.cat([piece.tensor for piece in pieces]))
+    assert not torch.equal(fused.tensor, whole)
+
+
+def test_three_polar_express_steps_bring_singular_values_nearer_to_one_than_three_quintic() -> None:
+    matrices = torch.randn(4, 16, 64, generator=torch.Generator().manual_seed(0))
+    spread = {
+        name: (torch.linalg.svdvals(orthogonalise(matrices, 3, name).float()) - 1).abs().max()
+        for name in ("quintic", "polar_express")
+    }
+    assert spread["polar_express"] < spread["quintic"]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from espalier.config import default
 from espalier.errors import ConfigError
 from espalier.native import attention as native
+from espalier.native import cached
 from espalier.nn.score.softmax import Softmax
 from espalier.nn.slots import (
     AttentionConfig,
@@ -20,8 +21,10 @@ from espalier.nn.slots import (
     LinearConfig,
     NormConfig,
     Part,
+    Position,
     ScoreConfig,
     drop,
+    fused,
     onto_residual,
 )
 from espalier.nn.state import KV, Pass, visible
@@ -62,8 +65,9 @@ class CausalConfig(AttentionConfig):
             )
         wide = dims if self.bias is None else replace(dims, bias=self.bias)
         norms = [self.qk_norm.build(width, dims, layer) for _ in "qk"] if self.qk_norm else None
+        rows = [dims.n_head * width, kv_heads * width, kv_heads * width]
         return Causal(
-            self.linear.build(dims.n_embd, (dims.n_head + 2 * kv_heads) * width, wide, layer),
+            fused(self.linear.build(dims.n_embd, sum(rows), wide, layer), rows),
             onto_residual(self.linear.build(dims.n_embd, dims.n_embd, wide, layer), dims),
             self.score.build(dims, layer),
             (dims.n_head, kv_heads),
@@ -108,10 +112,21 @@ class Causal(Part):
         state, where = now.state(KV.empty, k, v, now.length, self.window), None
         if state is not None and now.fresh:
             state.write(k, v, now.positions)
+        elif state is not None and self._steps(q, state, now):
+            kept = (state.keys, state.values, state.seen)
+            scale = q.shape[-1] ** -0.5
+            y = cached.attend((q, k, v), kept, now.positions, scale, self.window)
+            return self.out(y.reshape(b, t, -1), now)
         elif state is not None:
             k, v, where = state.extend(k, v, now.positions)
         y = self.mix(q, k, v, where, now)
         return drop(self.out(y.reshape(b, t, -1), now), self.dropout, self.training)
+
+    def _steps(self, q: Tensor, state: KV, now: Pass) -> bool:
+        """Can the kernel for cached attention take this chunk?"""
+        plain = now.position is None or type(now.position).bias is Position.bias
+        whole = q.shape[1] == 1 or not state.ring
+        return self.fused and plain and whole and cached.serves(q, state.keys)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, where: Tensor | None, now: Pass) -> Tensor:
         """(batch, time, heads, width) queries over keys at positions `where` (None: this chunk)."""

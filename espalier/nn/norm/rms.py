@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espalier.native import rms as native
 from espalier.nn.slots import Dims, NormConfig, Part
 from espalier.nn.state import Pass
 
@@ -34,5 +35,7 @@ class Rms(Part):
             nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
+        if native.serves(x):
+            return native.normalise(x, self.weight, self.eps)
         gain = None if self.weight is None else self.weight.to(x.dtype)
         return F.rms_norm(x, (self.width,), gain, self.eps)
