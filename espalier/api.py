@@ -12,7 +12,9 @@ from espalier.config import encode, refine
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.engine.generate import Options
 from espalier.engine.sampling import Sampling
+from espalier.engine.speculate import AHEAD, Draft
 from espalier.engine.text import Session
+from espalier.engine.weights import Weights, pack
 from espalier.engine.window import Rule
 from espalier.errors import ConfigError, UserError
 from espalier.experiment import Experiment
@@ -52,6 +54,21 @@ class Loaded:
         """The model and its tokenizer, speaking text."""
         return Session(self.model, self.tokenizer, self.config.model.block_size)
 
+    def packed(self, weights: Weights) -> Loaded:
+        """The same, ready for fast generation with weights kept so; made anew at each call.
+
+        What is done to `model` later does not reach it.
+        """
+        return Loaded(pack(self.model, weights), self.config, lambda: self.tokenizer, self.run)
+
+    def speculating(self, draft: Loaded, ahead: int = AHEAD) -> Session:
+        """A session in which the smaller `draft` proposes `ahead` tokens at a time."""
+        if draft.tokenizer.spec() != self.tokenizer.spec():
+            raise UserError("the draft has another tokenizer; both must spell the same ids")
+        size = min(self.config.model.block_size, draft.config.model.block_size)
+        guess = Draft(draft.model, size, ahead)
+        return Session(self.model, self.tokenizer, self.config.model.block_size, guess)
+
     def generate(
         self,
         prompt: str | Sequence[str] = "",
@@ -60,12 +77,16 @@ class Loaded:
         num_samples: int = 1,
         stop: Sequence[str] = (),
         rule: str = "crop",
+        weights: Weights | None = None,
+        draft: Loaded | None = None,
         **sampling: Any,
     ) -> str | list[str]:
         """The text that follows: one string, or a list for several prompts or samples.
 
         A list has `num_samples` texts for each prompt, in order. `rule` says what the model sees
-        past its block (`crop`, `refill:N`); `sampling` are the fields of `engine.Sampling`:
+        past its block (`crop`, `refill:N`); `weights` (float32, bf16, int8) are packed for this
+        call, `packed` keeps them; `draft` is a smaller model that proposes tokens for this one to
+        accept, from the same distribution; `sampling` are the fields of `engine.Sampling`:
         temperature, top_k, top_p, min_p, repetition_penalty, penalty, seed, rng.
         """
         unknown = set(sampling) - set(Sampling.__dataclass_fields__)
@@ -78,7 +99,9 @@ class Loaded:
             rule=Rule.parse(rule),
         )
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        texts = [one.text for one in self.session.complete(prompts, options, stop)]
+        own = self if weights is None else self.packed(weights)
+        session = own.session if draft is None else own.speculating(draft)
+        texts = [one.text for one in session.complete(prompts, options, stop)]
         return texts[0] if isinstance(prompt, str) and num_samples == 1 else texts
 
 

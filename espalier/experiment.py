@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from espalier import translate
+from espalier import pretrained, translate
 from espalier.config import Config, decode, encode, refine
 from espalier.data import tokenizer
 from espalier.data.corpus import Corpus
@@ -101,6 +101,13 @@ def open_run(path: str | Path, step: int | None = None) -> tuple[GPT, Experiment
     model = experiment.model.build()
     checkpoint.load_model(model, folder)
     return model, experiment, tokenizer_of(run, experiment), run
+
+
+def weights_of(source: str | Path) -> GPT:
+    """The model of a run, of nanoGPT's ckpt.pt, or of a Hugging Face directory."""
+    if (Path(source) / "config.yaml").is_file():
+        return open_run(source)[0]
+    return pretrained.read(Path(source)).build()
 
 
 def tokenizer_of(run: Run, experiment: Experiment) -> Tokenizer:

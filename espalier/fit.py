@@ -14,7 +14,7 @@ from espalier.data.order import Order
 from espalier.durable import write_json
 from espalier.errors import UserError
 from espalier.evaluate.splits import Splits
-from espalier.experiment import Experiment
+from espalier.experiment import Experiment, weights_of
 from espalier.nn.gpt import GPT, make
 from espalier.provenance import environment
 from espalier.run import Run
@@ -141,9 +141,7 @@ class _Training:
         )
 
     def _init_from(self, source: str) -> None:
-        from espalier.experiment import open_run
-
-        theirs = checkpoint.tensors(open_run(source)[0])
+        theirs = checkpoint.tensors(weights_of(source))
         checkpoint.fill(checkpoint.tensors(self.model), theirs, f"train.init={source}")
 
     def _resume(self) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -15,12 +16,14 @@ from espalier import console
 from espalier.errors import UserError
 
 if TYPE_CHECKING:
+    from espalier.api import Loaded
     from espalier.engine.generate import Options
     from espalier.engine.text import Session
 
 RULE = "---------------"  # nanoGPT's, between samples
 TOP_K = 200  # nanoGPT's
 TOGETHER = 16  # samples made at once
+MEASURED = 8192  # validation tokens that int8 weights are measured on
 ONCE = Parameter(negative=())
 
 
@@ -55,6 +58,10 @@ class How:
     """Past the block: crop (nanoGPT's), or refill:N to drop N tokens at a time (much faster)."""
     rng: Literal["rows", "nanogpt"] = "rows"
     """nanogpt: the tokens that nanoGPT's generate draws after torch.manual_seed(SEED)."""
+    weights: Literal["auto", "float32", "bf16", "int8"] = "auto"
+    """How weights are kept while text is made; auto: bf16 for large models on a CPU."""
+    draft: str | None = None
+    """A smaller model with the same tokenizer that proposes tokens; the distribution stays."""
 
 
 @Parameter(name="*")
@@ -87,7 +94,7 @@ def sample(run: str, /, *, how: How = How(), where: Where = Where()) -> dict[str
     prompt = read_prompt(how.prompt)
     options = to_options(how)
     loaded = api.load(run, step=where.step, tokenizer=where.tokenizer, device=where.device)
-    session = loaded.session
+    session = open_session(loaded, how, options, where.device)
     if how.top_k is not None and how.top_k > session.tokenizer.vocab_size:
         console.say(f"top_k {how.top_k}: all {session.tokenizer.vocab_size} tokens are kept")
     if where.interactive:
@@ -103,6 +110,41 @@ def sample(run: str, /, *, how: How = How(), where: Where = Where()) -> dict[str
         "samples": samples,
         "tokens_per_second": drawn / seconds,
     }
+
+
+def open_session(loaded: Loaded, how: How, options: Options, device: str | None) -> Session:
+    """The model with its weights packed as asked, and its draft if one is named."""
+    from espalier import api
+    from espalier.engine.weights import fitting
+
+    weights = fitting(loaded.model, options.sampling) if how.weights == "auto" else how.weights
+    fast = loaded.packed(weights)
+    if how.weights == "int8":
+        console.say(cost_of(loaded, fast))
+    if how.draft is None:
+        return fast.session
+    draft = api.load(how.draft, device=device)
+    return fast.speculating(draft.packed(fitting(draft.model, options.sampling)))
+
+
+def cost_of(loaded: Loaded, packed: Loaded) -> str:
+    """What the packed weights do to the perplexity, over a few validation windows of the run."""
+    from espalier.data.corpus import Corpus
+    from espalier.data.loader import windows
+    from espalier.evaluate.loss import score, spread
+
+    size, place = loaded.config.model.block_size, loaded.config.data.corpus
+    try:
+        tokens = Corpus.open(place or "").val
+        starts = spread(windows(tokens, size), max(1, MEASURED // size))
+    except UserError:
+        return "int8 weights: the run's corpus is not here, so their perplexity is not measured"
+    before, after = (score(one.model, tokens, starts, size).loss for one in (loaded, packed))
+    change = 100 * math.expm1(after - before)
+    return (
+        f"int8 weights: perplexity {math.exp(before):.3f} -> {math.exp(after):.3f} "
+        f"({change:+.2f} %) on {len(starts)} windows of {size} tokens of the validation split"
+    )
 
 
 def to_options(how: How) -> Options:

@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from espalier.engine.sampling import Sampling, Source, probabilities, source
+from espalier.engine.sampling import Sampling, Source, allowed, choose, source, stream_name
+from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
-from espalier.nn.state import Frame, Pass, allocate, leaves, pick
+from espalier.nn.state import Frame, Pass, leaves, pick
 
 BUCKET = 64  # capacities are multiples, so that few shapes occur
 
@@ -78,12 +79,12 @@ class Generation:
         self.live = list(range(len(self.history)))
         self.drawn = 0
         numbers = [options.first + row % options.num_samples for row in self.live]
-        streams = [f"{ids}/{number}" for ids, number in zip(self.history, numbers, strict=True)]
+        streams = [stream_name(*one) for one in zip(self.history, numbers, strict=True)]
         # where tokens are chosen: in float64, which Apple's GPUs lack
         self.desk = torch.device("cpu") if self.device.type == "mps" else self.device
         self.chance = chance or source(options.sampling, streams, self.desk)
         longest = max(map(len, prompts)) + max(options.max_new_tokens, 1)
-        self._length = min(block_size, -(-longest // BUCKET) * BUCKET)
+        self._length = min(block_size, padded(longest))
         self._cached = steppable(model)
         self._states: Frame | None = None  # its row i belongs to row live[i]
         self._starts = [-1] * len(self.live)  # where the cached window of live[i] starts
@@ -98,7 +99,7 @@ class Generation:
         """One token for every live row; None when there is nothing left to do."""
         if not self.live or self.drawn == self.options.max_new_tokens:
             return None
-        with _evaluating(self.model):
+        with evaluating(self.model):
             logits = self.model.head(self._hidden()).float().to(self.desk)
         rows = list(self.live)
         tokens = self._draw(logits, rows)
@@ -120,18 +121,13 @@ class Generation:
 
     def _draw(self, logits: Float[Tensor, "rows vocab"], rows: list[int]) -> list[int]:
         options, sampling = self.options, self.options.sampling
-        if not logits.amax(-1).isfinite().all():
-            raise UserError("the model's logits are not finite: its weights hold NaN or infinity")
-        if options.vocab_size is not None and options.vocab_size < logits.shape[-1]:
-            logits = logits.clone()
-            logits[:, options.vocab_size :] = -torch.inf
+        logits = allowed(logits, options.vocab_size)
         where, seen = torch.tensor(rows, device=self.desk), None
         if sampling.repetition_penalty != 1:
             if self._seen is None:
                 self._seen = self._mark_seen(logits.shape[-1])
             seen = self._seen[where]
-        probs = probabilities(logits, sampling, seen)
-        tokens = probs.argmax(-1) if sampling.temperature == 0 else self.chance.draw(probs, rows)
+        tokens = choose(logits, sampling, self.chance, rows, seen)
         if self._seen is not None:
             self._seen[where, tokens] = True
         return [int(token) for token in tokens.tolist()]
@@ -172,7 +168,7 @@ class Generation:
         # a window that moves at every token leaves nothing worth remembering
         stays = self.options.rule.drop > 1 or any(self._starts[i] == 0 for i in slots)
         if self._cached and stays and self.options.max_new_tokens - self.drawn > 1:
-            states = allocate(self.model, len(distinct), self._length, self.device)
+            states = empty_states(self.model, len(distinct), self._length, self.device)
         hidden = self.model.trunk(ids, Pass(positions, states, self._length))
         last = hidden[torch.arange(len(distinct), device=self.device), positions.amax(1)]
         if states is not None:
@@ -226,6 +222,11 @@ def steppable(model: torch.nn.Module) -> bool:
     return not any("steps" in getattr(module, "exempt", ()) for module in model.modules())
 
 
+def padded(length: int) -> int:
+    """A capacity of at least `length` tokens."""
+    return -(-length // BUCKET) * BUCKET
+
+
 def _pad(
     windows: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, "rows time"], Int[Tensor, "rows time"]]:
@@ -239,7 +240,7 @@ def _pad(
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Dropout off for a while."""
     training = model.training
     if training:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -61,6 +61,19 @@ class Sampling:
             )
         if not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed must be from 0 to {MAX_SEED}, got {self.seed}")
+
+
+def allowed(
+    logits: Float[Tensor, "rows vocab"], vocab_size: int | None
+) -> Float[Tensor, "rows vocab"]:
+    """-inf for ids at or above `vocab_size`; UserError for logits that are not numbers."""
+    if not logits.amax(-1).isfinite().all():
+        raise UserError("the model's logits are not finite: its weights hold NaN or infinity")
+    if vocab_size is None or vocab_size >= logits.shape[-1]:
+        return logits
+    logits = logits.clone()
+    logits[:, vocab_size:] = -math.inf
+    return logits
 
 
 def penalise(
@@ -120,8 +133,49 @@ def probabilities(
     return logits.softmax(-1)
 
 
+def shortlist(
+    logits: Float[Tensor, "rows vocab"], sampling: Sampling
+) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]] | None:
+    """Probabilities of the tokens that top-k lets through, and their ids in rising order.
+
+    Zeros are all that `probabilities` would add, so that a draw by rising id gives the same token.
+    None where all tokens stay, or where more than k do because some are level with the k-th.
+    """
+    k = sampling.top_k
+    if k is None or k >= logits.shape[-1] or sampling.temperature == 0:
+        return None
+    values, ids = (logits / sampling.temperature).topk(k + 1)
+    if (values[:, -2] == values[:, -1]).any():
+        return None
+    ids, order = ids[:, :-1].sort(-1)
+    rest = replace(sampling, temperature=1.0, top_k=None, repetition_penalty=1.0)
+    return probabilities(values.gather(1, order), rest), ids
+
+
+def choose(
+    logits: Float[Tensor, "n vocab"],
+    sampling: Sampling,
+    chance: Source,
+    rows: Sequence[int],
+    seen: Bool[Tensor, "n vocab"] | None = None,
+) -> Int[Tensor, " n"]:
+    """The next token of each of `rows`."""
+    if seen is not None and sampling.repetition_penalty != 1:
+        logits = penalise(logits, seen, sampling.repetition_penalty, sampling.penalty)
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    short = shortlist(logits, sampling) if chance.by_rising_id else None
+    if short is None:
+        return chance.draw(probabilities(logits, sampling), rows)
+    probs, ids = short
+    return ids.gather(1, chance.draw(probs, rows)[:, None])[:, 0]
+
+
 class Source(Protocol):
     """Where chance comes from."""
+
+    by_rising_id: bool
+    """tokens that cannot come may be left out of `probs`"""
 
     def draw(self, probs: Tensor, rows: Sequence[int]) -> Tensor:
         """One token for each of `rows`, from its line of `probs`."""
@@ -134,6 +188,7 @@ class RowStreams:
     """
 
     BLOCK = 64
+    by_rising_id = True
 
     def __init__(self, seed: int, streams: Sequence[str], device: torch.device):
         self.device, self.streams = device, list(streams)
@@ -149,6 +204,13 @@ class RowStreams:
         below = probs.double().cumsum(-1)
         return torch.searchsorted(below, u * below[:, -1:], right=True)[:, 0]
 
+    def uniform(self) -> float:
+        """A number from [0, 1) of the first row's stream."""
+        if self.at == self.BLOCK:
+            self._refill()
+        self.at += 1
+        return float(self.noise[0, self.at - 1])
+
     def _refill(self) -> None:
         """Numbers are drawn on the CPU, so that a seed means the same on every device."""
         drawn = {
@@ -162,6 +224,8 @@ class RowStreams:
 class NanoGPTStream:
     """One generator and one `torch.multinomial` for all rows: what nanoGPT's `generate` draws."""
 
+    by_rising_id = False
+
     def __init__(self, seed: int, device: torch.device):
         self.generator = torch.Generator(device).manual_seed(seed)
 
@@ -174,6 +238,11 @@ def source(sampling: Sampling, streams: Sequence[str], device: torch.device) -> 
     if sampling.rng == "nanogpt":
         return NanoGPTStream(sampling.seed, device)
     return RowStreams(sampling.seed, streams, device)
+
+
+def stream_name(prompt: Sequence[int], number: int) -> str:
+    """The stream of the prompt's sample of this number."""
+    return f"{list(prompt)}/{number}"
 
 
 def _generator(seed: int, stream: str) -> torch.Generator:

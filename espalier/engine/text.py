@@ -8,7 +8,8 @@ from typing import Literal
 
 from espalier.data.tokenizer.base import END_OF_TEXT, Tokenizer
 from espalier.engine.generate import Generation, Options
-from espalier.engine.sampling import NanoGPTStream, Source
+from espalier.engine.sampling import Source, source
+from espalier.engine.speculate import Draft, Speculation
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
 
@@ -113,11 +114,15 @@ class Session:
     """A model that speaks text.
 
     `block_size` is what the model reads at once. The tokenizer's vocabulary may be smaller than the
-    model's (padded for speed); ids it cannot spell are never drawn.
+    model's (padded for speed); ids it cannot spell are never drawn. With a `draft` rows are made
+    one after another, by speculation.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, block_size: int):
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, block_size: int, draft: Draft | None = None
+    ):
         self.model, self.tokenizer, self.block_size = model, tokenizer, block_size
+        self.draft = draft
 
     def encode(self, prompt: str) -> list[int]:
         """Ids of a prompt; an empty one becomes the end-of-text token, or a newline without one.
@@ -140,16 +145,22 @@ class Session:
         """Text as it comes: rows as in `Generation`, each closed by a piece with its `finish`."""
         options = replace(options or Options(), vocab_size=self.tokenizer.vocab_size)
         encoded = [self.encode(prompt) for prompt in prompts]
-        if options.sampling.rng == "rows":
-            yield from self._together(encoded, options, stop, None)
+        if self.draft is None and options.sampling.rng == "rows":
+            rows = Generation(self.model, self.block_size, encoded, options)
+            yield from self._spell(rows, encoded, options, stop)
             return
-        # nanoGPT draws sample after sample from one stream
-        device = next(self.model.parameters()).device
-        chance = NanoGPTStream(options.sampling.seed, device)
-        alone = replace(options, num_samples=1)
-        for row, prompt in enumerate(p for p in encoded for _ in range(options.num_samples)):
-            for piece in self._together([prompt], alone, stop, chance):
+        # nanoGPT draws sample after sample from one stream; a draft runs ahead of one row
+        chance = source(options.sampling, [], next(self.model.parameters()).device)
+        numbered = [(p, n) for p in encoded for n in range(options.num_samples)]
+        for row, (prompt, number) in enumerate(numbered):
+            alone = replace(options, num_samples=1, first=options.first + number)
+            for piece in self._spell(self._one(prompt, alone, chance), [prompt], alone, stop):
                 yield replace(piece, row=row)
+
+    def _one(self, prompt: list[int], options: Options, chance: Source) -> Generation | Speculation:
+        if self.draft is not None:
+            return Speculation(self.model, self.block_size, prompt, options, self.draft)
+        return Generation(self.model, self.block_size, [prompt], options, chance)
 
     def complete(
         self, prompts: Sequence[str], options: Options | None = None, stop: Sequence[str] = ()
@@ -163,14 +174,13 @@ class Session:
                 found[piece.row] = Completion("".join(texts[piece.row]), piece.ids, piece.finish)
         return [found[row] for row in sorted(found)]
 
-    def _together(
+    def _spell(
         self,
+        generation: Generation | Speculation,
         prompts: list[list[int]],
         options: Options,
         stop: Sequence[str],
-        chance: Source | None,
     ) -> Iterator[Piece]:
-        generation = Generation(self.model, self.block_size, prompts, options, chance)
         writers = [
             _Writer(row, Decoder(self.tokenizer, prompt), Stops(stop))
             for row, prompt in enumerate(p for p in prompts for _ in range(options.num_samples))
