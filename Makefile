@@ -16,12 +16,13 @@ BIN := .venv/bin
 INSTALL = $(PYTHON) tools/install.py --torch '$(TORCH)' --index '$(TORCH_INDEX)' --wheels '$(WHEELS)'
 SHAPES := --jaxtyping-packages=espalier,tests.shapes.check
 
-.PHONY: help demo test test-long lint format clean
+.PHONY: help demo test test-long bench lint format clean
 
 help:
 	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
 	@echo 'make test       ruff, mypy --strict and the test suite (under 10 minutes on 2 cores)'
 	@echo 'make test-long  the tests that take longer'
+	@echo 'make bench NANOGPT=CHECKOUT TEXT=tinyshakespeare.txt   the benchmarks, one script per claim'
 	@echo 'make lint       ruff and mypy --strict alone;  make format  lets ruff mend what it can'
 	@echo 'make clean      remove .venv and every cache'
 
@@ -36,6 +37,15 @@ test: lint
 
 test-long: .venv/.test
 	@$(BIN)/pytest -q -m long
+
+bench: .venv/.test
+	@$(BIN)/python benchmarks/busy.py
+	@$(BIN)/python benchmarks/train_step.py $(NANOGPT)
+	@$(BIN)/python benchmarks/decode.py $(NANOGPT)
+	@$(BIN)/python benchmarks/nanogpt_parity.py $(NANOGPT)
+ifneq ($(and $(NANOGPT),$(TEXT)),)
+	@$(BIN)/python benchmarks/time_to_loss.py $(TEXT) $(NANOGPT)
+endif
 
 lint: .venv/.test
 	@echo '== ruff, mypy --strict'

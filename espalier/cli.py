@@ -5,6 +5,7 @@
 """
 
 import ast
+import errno
 import json
 import math
 import os
@@ -24,9 +25,18 @@ from espalier.errors import MachineError, UserError
 COMMANDS = Path(__file__).parent / "commands"
 BUG, INPUT, MACHINE, INTERRUPTED = 1, 2, 3, 130
 
+# What a disk or a system refuses, wherever it comes up; what is missing may be our own mistake.
+REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+}
+# torch's words; the second for sizes that no machine has.
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")
 
-# Turns that a thread of torch's waits for work before it sleeps. libgomp's own 300,000 make a step
-# up to a hundred times slower where another program wants a core too; this costs a fifth at most.
+
+# Turns that a thread of torch's waits for work before it sleeps. libgomp's own 300,000 stall steps
+# where another program wants a core too; this costs nothing alone (benchmarks/busy.py).
 SPIN = "1000"
 
 
@@ -52,11 +62,16 @@ def attempt(tokens: list[str]) -> tuple[int, Any]:
         return failed(MACHINE, f"error: {error}")
     except KeyboardInterrupt:
         return failed(INTERRUPTED, "interrupted")
+    except SystemExit as left:  # a verb that was interrupted and has said so
+        code = left.code if isinstance(left.code, int) else INTERRUPTED
+        return code, {"error": "interrupted", "exit": code}
     except BrokenPipeError:
         # The reader has gone (`espalier parts | head`); without this, closing stdout complains.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0, None
     except Exception as error:
+        if found := machine(error):
+            return failed(MACHINE, f"error: {found}")
         return failed(BUG, f"bug: {type(error).__name__}: {error}\ntraceback in {keep_traceback()}")
 
 
@@ -71,6 +86,20 @@ def call(tokens: list[str]) -> Any:
 def failed(code: int, text: str) -> tuple[int, dict[str, Any]]:
     console.say(text)
     return code, {"error": text.removeprefix("error: "), "exit": code}
+
+
+def machine(error: Exception) -> str | None:
+    """What the machine refused, as a sentence; None where the error is not of its making."""
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        place = "" if error.filename is None else f"{error.filename}: "
+        return f"{place}{error.strerror}"
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if memory or any(sign in str(error) for sign in NO_MEMORY):
+        return (
+            "not enough memory. Take a smaller model, block_size or batch_size; "
+            "`espalier check RECIPE` says what is needed"
+        )
+    return None
 
 
 def keep_traceback() -> Path:
