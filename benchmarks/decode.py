@@ -3,16 +3,18 @@
     git clone https://github.com/karpathy/nanoGPT && python benchmarks/decode.py nanoGPT
 
 Random weights of GPT-2's size; temperature 0.8, top-k 200, prompts of 8 tokens. Sides take turns,
-round by round; a figure is the median over rounds of new tokens per second, prompt included, at the
-better of 1 and 2 threads (chosen in a short first round). `roofline` is the bytes of the weights that
-a token needs over the time that reading as many takes, the fastest of three readers in the same run,
-read again in every round. Writes a table to benchmarks/results/.
+round by round; a figure is the median over rounds of new tokens per second, prompt included, at
+the better of 1 and 2 threads (chosen in a short first round). `roofline` is the time in which the
+weights that a token needs can be read once over the time that it takes; how fast memory can be
+read is measured in every round, by the fastest of three readers. `--keep FILE` adds rounds to
+those of earlier calls. Writes a table to benchmarks/results/.
 """
 
 import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import platform
 import statistics
 import subprocess
@@ -30,6 +32,7 @@ import torch
 from espalier.engine.generate import Options, generate
 from espalier.engine.sampling import Sampling
 from espalier.engine.weights import DTYPES, pack
+from espalier.native import matvec
 from espalier.nn.gpt import GPTConfig, make
 
 VOCAB, BLOCK, PROMPT, TOP_K, HEAT = 50257, 1024, 8, 200, 0.8
@@ -53,6 +56,10 @@ class Side:
     threads: int = 2
     speeds: list[float] = field(default_factory=list)
 
+    @property
+    def key(self) -> str:
+        return f"{self.name} x{self.rows}"
+
     def measure(self, new: int) -> float:
         """Tokens per second over all rows."""
         torch.set_num_threads(self.threads)
@@ -66,7 +73,7 @@ class Side:
         found = {}
         for self.threads in (1, 2):
             self.measure(2)
-            found[self.threads] = self.measure(max(6, self.new // 16))
+            found[self.threads] = self.measure(6)
         self.threads = max(found, key=lambda threads: found[threads])
 
 
@@ -75,23 +82,39 @@ def main() -> int:
     parser.add_argument("checkout", nargs="?", type=Path, help="a nanoGPT checkout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
-    parser.add_argument("--new", type=int, default=256, help="tokens at batch 1; a quarter at 8")
+    parser.add_argument("--new", type=int, default=256, help="tokens; a quarter at larger batches")
+    parser.add_argument("--keep", type=Path, help="a JSON file that gathers rounds")
     args = parser.parse_args()
     torch.manual_seed(0)
     sides = [side for rows in args.batch for side in make_sides(args.checkout, rows, args.new)]
     for side in sides:
         side.settle()
-    read = []
+    read = recall(args.keep, sides)
     for _ in range(args.rounds):
         read.append(bandwidth())
         for side in sides:
             side.speeds.append(side.measure(side.new))
+    if args.keep is not None:
+        kept = {"read": read, **{side.key: side.speeds for side in sides}}
+        args.keep.write_text(json.dumps(kept), encoding="utf-8")
     text = table(sides, read)
     print(text)
     RESULTS.mkdir(exist_ok=True)
+    batches = "-".join(str(rows) for rows in args.batch)
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    (RESULTS / f"{day}-decode.md").write_text(text, encoding="utf-8")
+    (RESULTS / f"{day}-decode-batch-{batches}.md").write_text(text, encoding="utf-8")
     return 0
+
+
+def recall(keep: Path | None, sides: list[Side]) -> list[float]:
+    """Rounds of earlier calls: fills the sides, gives the speeds of memory."""
+    if keep is None or not keep.is_file():
+        return []
+    kept = json.loads(keep.read_text(encoding="utf-8"))
+    for side in sides:
+        side.speeds = kept[side.key]
+    found: list[float] = kept["read"]
+    return found
 
 
 def make_sides(checkout: Path | None, rows: int, new: int) -> list[Side]:
@@ -99,7 +122,7 @@ def make_sides(checkout: Path | None, rows: int, new: int) -> list[Side]:
     model = make(GPTConfig(vocab_size=VOCAB, block_size=BLOCK), seed=0)
     sides = [ours(model, weights, rows, new) for weights in DTYPES]
     if checkout is not None and rows == 1:
-        sides.append(nanogpt(checkout, new // 4))
+        sides.append(nanogpt(checkout, new))
     if importlib.util.find_spec("transformers"):
         sides += [
             hugging_face(name, dtype, rows, new)
@@ -164,9 +187,6 @@ def load_module(file: Path) -> ModuleType:
 def bandwidth() -> float:
     """Bytes per second that two threads read: torch's sum, or our own product, which is faster."""
     torch.set_num_threads(2)
-    from espalier.native import matvec
-
-    matvec.prepare()
     numbers = torch.ones(2**17, 1024)
     flat = numbers.flatten()
     product = matvec.Linear(matvec.pack(numbers, None, torch.float32))
@@ -191,12 +211,15 @@ def table(sides: list[Side], read: list[float]) -> str:
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     speed = statistics.median(read)
+    where = (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit} and what lay beside it, "
+        f"{processor()}, torch {torch.__version__}, {len(read)} rounds; memory read at "
+        f"{speed / 1e9:.1f} GB/s (median; {min(read) / 1e9:.1f} to {max(read) / 1e9:.1f})"
+    )
     lines = [
         "# Generation, GPT-2 124M (random weights), temperature 0.8, top-k 200",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit} and what lay beside it, "
-        f"{processor()}, torch {torch.__version__}, {len(read)} rounds; memory read at "
-        f"{speed / 1e9:.1f} GB/s (median; {min(read) / 1e9:.1f} to {max(read) / 1e9:.1f})",
+        where,
         "",
         "| side | batch | new tokens | threads | tok/s (median; range) | roofline |",
         "|---|---|---|---|---|---|",
@@ -217,13 +240,12 @@ def table(sides: list[Side], read: list[float]) -> str:
 
 def ratios(sides: list[Side]) -> list[str]:
     """Medians over rounds of the ratio of two sides in the same round."""
-    known = {(side.name, side.rows): side for side in sides}
     lines = ["| ratio | batch | median (range) | accept |", "|---|---|---|---|"]
     for mine in sides:
         for other in sides:
             if not mine.name.startswith("ours") or other.name.startswith("ours"):
                 continue
-            if mine.rows != other.rows or (mine.name, mine.rows) not in known:
+            if mine.rows != other.rows:
                 continue
             pairs = [a / b for a, b in zip(mine.speeds, other.speeds, strict=True)]
             wanted = ACCEPT.get((mine.name, other.name, mine.rows))

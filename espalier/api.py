@@ -120,7 +120,7 @@ def load(
     """
     place = Path(path)
     if (place / MANIFEST).is_file() and step is None:
-        place, step = place.parent.parent, int(place.name.rpartition("-")[2])
+        place, step = _run_and_step(place)
     where = check_device(device or "auto")
     if (place / "config.yaml").is_file():
         model, config, own, run = experiment.open_run(place, step)
@@ -139,6 +139,14 @@ def load(
         config,
         lambda: tokenizers.find(foreign, tokenizer, _ids(config)),
     )
+
+
+def _run_and_step(folder: Path) -> tuple[Path, int]:
+    """Where a checkpoint folder belongs."""
+    run, number = folder.resolve().parent.parent, folder.name.rpartition("-")[2]
+    if not number.isdigit() or not (run / "config.yaml").is_file():
+        raise UserError(f"{folder} is a checkpoint away from its run: give RUN/checkpoints/STEP")
+    return run, int(number)
 
 
 def _ids(config: Experiment) -> int:

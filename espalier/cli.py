@@ -27,9 +27,10 @@ BUG, INPUT, MACHINE, INTERRUPTED = 1, 2, 3, 130
 
 # What a disk or a system refuses, wherever it comes up; what is missing may be our own mistake.
 REFUSED = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG),
-    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), INPUT),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), MACHINE),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EIO), MACHINE),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE, errno.ENOMEM), MACHINE),
 }
 # torch's words; the second for sizes that no machine has.
 NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed")
@@ -43,12 +44,18 @@ SPIN = "1000"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    console.open_missing()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in tokens
     console.want_json(as_json)
     code, outcome = attempt([token for token in tokens if token != "--json"])
     if as_json and outcome is not None:
-        sys.stdout.write(json.dumps(plain(outcome), allow_nan=False) + "\n")
+        try:
+            sys.stdout.write(json.dumps(plain(outcome), allow_nan=False) + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            console.unheard()
+            return code or failed(MACHINE, f"error: stdout: {error.strerror}")[0]
     return code
 
 
@@ -65,17 +72,19 @@ def attempt(tokens: list[str]) -> tuple[int, Any]:
     except SystemExit as left:  # a verb that was interrupted and has said so
         code = left.code if isinstance(left.code, int) else INTERRUPTED
         return code, {"error": "interrupted", "exit": code}
-    except BrokenPipeError:
-        # The reader has gone (`espalier parts | head`); without this, closing stdout complains.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone (`espalier parts | head`)
+        console.unheard()
         return 0, None
     except Exception as error:
-        if found := machine(error):
-            return failed(MACHINE, f"error: {found}")
+        if found := refused(error):
+            return failed(*found)
         return failed(BUG, f"bug: {type(error).__name__}: {error}\ntraceback in {keep_traceback()}")
 
 
 def call(tokens: list[str]) -> Any:
+    for token in tokens:
+        if re.search("[\ud800-\udfff]", token):  # bytes that Python could not decode
+            raise UserError(f"{token!r} is not UTF-8: rename it, or set LC_ALL=C.UTF-8")
     app = make_app()
     command, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
     result = command(*bound.args, **bound.kwargs)
@@ -88,15 +97,17 @@ def failed(code: int, text: str) -> tuple[int, dict[str, Any]]:
     return code, {"error": text.removeprefix("error: "), "exit": code}
 
 
-def machine(error: Exception) -> str | None:
-    """What the machine refused, as a sentence; None where the error is not of its making."""
+def refused(error: Exception) -> tuple[int, str] | None:
+    """Exit code and words where disk, system or memory refused; None for any other error."""
     if isinstance(error, OSError) and error.errno in REFUSED:
         place = "" if error.filename is None else f"{error.filename}: "
-        return f"{place}{error.strerror}"
+        return REFUSED[error.errno], f"error: {place}{error.strerror}"
+    if str(error).startswith("Symlink loop"):  # Path.resolve, before Python 3.13
+        return INPUT, f"error: {error}"
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if memory or any(sign in str(error) for sign in NO_MEMORY):
-        return (
-            "not enough memory. Take a smaller model, block_size or batch_size; "
+        return MACHINE, (
+            "error: not enough memory. Take a smaller model, block_size or batch_size; "
             "`espalier check RECIPE` says what is needed"
         )
     return None
@@ -104,7 +115,7 @@ def machine(error: Exception) -> str | None:
 
 def keep_traceback() -> Path:
     handle, name = tempfile.mkstemp(prefix="espalier-", suffix=".txt")
-    with open(handle, "w", encoding="utf-8") as file:
+    with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
     return Path(name)
 

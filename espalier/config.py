@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,8 @@ from espalier.errors import ConfigError, nearest
 from espalier.tree import merge
 
 C = TypeVar("C", bound="Config")
+
+OWN = "A part of your own is a dotted name or a path.py"
 
 
 class Config(BaseModel):
@@ -123,11 +126,11 @@ def resolve(slot: type[C], name: str) -> type[C]:
     """The configuration class of a part: a file of the slot's folder, a dotted name or a path."""
     assert issubclass(slot, PartConfig)
     if name.endswith(".py"):
-        module = _load_file(Path(name))
+        module = _own(name, lambda: _load_file(Path(name)))
+    elif "." in name and all(word.isidentifier() for word in name.split(".")):
+        module = _own(name, lambda: importlib.import_module(name))
     elif "." in name:
-        module = _import(
-            name, f"no module named '{name}'. A part of your own is a dotted name or a path.py"
-        )
+        raise ConfigError(f"no module named '{name}'. {OWN}")
     elif name in names(slot):
         module = importlib.import_module(f"{slot.slot}.{name}")
     else:
@@ -150,13 +153,20 @@ def _known(slot: type[PartConfig]) -> str:
     return ", ".join(names(slot))
 
 
-def _import(name: str, problem: str) -> ModuleType:
+def _own(name: str, load: Callable[[], ModuleType]) -> ModuleType:
+    """Somebody's own module: whatever goes wrong in it is theirs to mend, at the line named."""
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not name.startswith(error.name):
-            raise
-        raise ConfigError(problem) from None
+        return load()
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and name.startswith(error.name):
+            raise ConfigError(f"no module named '{name}'. {OWN}") from None
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = "" if isinstance(error, SyntaxError) else f" ({last.filename}:{last.lineno})"
+        raise ConfigError(
+            f"{name} cannot be imported: {type(error).__name__}: {error}{at}"
+        ) from None
 
 
 def _load_file(file: Path) -> ModuleType:
@@ -268,6 +278,8 @@ def _sentence(kind: type[Config], tree: Any, problem: Any, at: str) -> str:
         return f"{path} must be {word} {problem['ctx'][bound]}, got {got}"
     if what == "literal_error":
         return f"{path} must be {problem['ctx']['expected']}, got {got}"
+    if what == "finite_number":
+        return f"{path} must be a finite number, got {got}"
     if what == "part":
         return f"{path}: {problem['msg']}"
     return f"{path}: {problem['msg'].removeprefix('Value error, ')}"

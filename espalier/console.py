@@ -5,6 +5,7 @@ Results go to stdout (`out`), everything on the way to stderr (`say`, `warn`, `p
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -26,6 +27,23 @@ def want_json(wanted: bool) -> None:
     """Called once, by the command line."""
     global _json
     _json = wanted
+
+
+def open_missing() -> None:
+    """A stream that the caller has closed leads nowhere; `print` would take another's place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+
+
+def unheard() -> None:
+    """Lead a stream that nobody reads any more, or that has no room, nowhere."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def out(text: str = "", end: str = "\n") -> None:

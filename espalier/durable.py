@@ -12,11 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.errors import UserError
+
 
 def write_json(file: Path, value: Any) -> None:
     """Replace a JSON file, whole or not at all."""
     text = json.dumps(finite(value), ensure_ascii=False, indent=1, allow_nan=False)
     write_whole(file, text + "\n")
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds; UserError where it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from None
 
 
 def write_whole(file: Path, content: str | bytes) -> None:
@@ -30,8 +42,20 @@ def write_whole(file: Path, content: str | bytes) -> None:
             os.fsync(stream.fileno())
         rename(working, file)
         sync(file.parent)
+    except OSError as error:
+        error.filename = str(file)  # a write that fails does not say where
+        raise
     finally:
         working.unlink(missing_ok=True)
+
+
+def write_asked(file: Path, text: str) -> None:
+    """Replace a file at a place that somebody named: UserError where no file can stand there."""
+    if file.is_dir():
+        raise UserError(f"{file} is a directory: name a file")
+    if not file.parent.is_dir():
+        raise UserError(f"cannot write {file}: {file.parent} is no directory")
+    write_whole(file, text)
 
 
 def digest(file: Path) -> str:

@@ -1,6 +1,5 @@
 """The root of a recipe, and the way to it: defaults, parent, file, overrides."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from espalier.data import tokenizer
 from espalier.data.corpus import Corpus
 from espalier.data.settings import DataConfig
 from espalier.data.tokenizer.base import Tokenizer
+from espalier.durable import read_json
 from espalier.errors import ConfigError, UserError, nearest
 from espalier.evaluate.settings import EvaluateConfig
 from espalier.nn.gpt import GPT, GPTConfig, make
-from espalier.run import Run
+from espalier.run import Run, verify
 from espalier.train import checkpoint
 from espalier.train.settings import TrainConfig
 from espalier.tree import Source, merge, override, parse_value, read_yaml
@@ -95,6 +95,11 @@ def open_run(path: str | Path, step: int | None = None) -> tuple[GPT, Experiment
     """The model of a run at its newest sound checkpoint (or at `step`), and what belongs to it."""
     run = Run.open(path)
     folder = run.latest() if step is None else run.checkpoint(step)
+    problem = verify(folder) if step is not None and folder and folder.is_dir() else None
+    if problem:
+        raise UserError(f"{folder}: {problem}")
+    if run.skipped and folder is None:
+        raise UserError(f"{path} has no sound checkpoint: {run.skipped[0]}")
     if folder is None:
         raise UserError(f"{path} has no checkpoint yet; train it: espalier train --resume {path}")
     experiment = decode(Experiment, run.config)
@@ -114,7 +119,7 @@ def tokenizer_of(run: Run, experiment: Experiment) -> Tokenizer:
     """The tokenizer that the run keeps, or else its corpus'."""
     kept = run.path / "tokenizer.json"
     if kept.is_file():
-        return tokenizer.load(json.loads(kept.read_text(encoding="utf-8")))
+        return tokenizer.load(read_json(kept))
     if experiment.data.corpus is None:
         raise UserError(f"{run.path} has no tokenizer.json and names no corpus")
     return Corpus.open(experiment.data.corpus).tokenizer

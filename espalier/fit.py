@@ -46,6 +46,8 @@ def fit(
     corpus = Corpus.open(experiment.data.corpus)
     training = _Training(_fitted(experiment, corpus), corpus, setup.check_device(device))
     training.interrupted = interrupted
+    if experiment.train.init is not None and not resume:
+        training.init_from(experiment.train.init)  # what is refused here leaves no run behind
     tree = encode(training.experiment)
     place = environment(threads=torch.get_num_threads(), data=corpus.digest)
     run = Run.open(out) if resume else Run.create(out, tree, place)
@@ -104,8 +106,13 @@ class _Training:
 
     # before the first update
 
+    def init_from(self, source: str) -> None:
+        """Another run's weights in place of fresh ones."""
+        theirs = checkpoint.tensors(weights_of(source))
+        checkpoint.fill(checkpoint.tensors(self.model), theirs, f"train.init={source}")
+
     def start(self, run: Run, resume: bool) -> Iterator[Event]:
-        """Fresh weights, another run's or the newest checkpoint's; then the headline."""
+        """The weights that are there, or the newest checkpoint's; then the headline."""
         self.run = run
         fixed = {"data": self.corpus.digest, "surroundings": surroundings(self.device)}
         self.saver = Saver(run, self.stepper, self.config.keep, fixed)
@@ -115,8 +122,6 @@ class _Training:
         torch.manual_seed(self.experiment.seed)
         if resume:
             yield from self._resume()
-        elif self.config.init is not None:
-            self._init_from(self.config.init)
         self.mirrors = mirrors.start(self.config.track, run.path, run.config)
         yield self._headline()
         if not self.config.eval_only:
@@ -140,10 +145,6 @@ class _Training:
             exact=self.device == "cpu" or self.config.deterministic,
         )
 
-    def _init_from(self, source: str) -> None:
-        theirs = checkpoint.tensors(weights_of(source))
-        checkpoint.fill(checkpoint.tensors(self.model), theirs, f"train.init={source}")
-
     def _resume(self) -> Iterator[Event]:
         tree = encode(self.experiment)
         refuse_changes(self.run.config, tree)
@@ -152,6 +153,8 @@ class _Training:
             yield from self._note(f"skipped {text}")
         if found is None:
             self.run.rewind(-1)
+            if self.config.init is not None:
+                self.init_from(self.config.init)
             yield from self._note("no checkpoint yet: starting from the beginning")
         else:
             yield from self._take(found)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from espalier.errors import UserError
+from espalier.errors import MachineError, UserError
 
 
 @contextlib.contextmanager
@@ -17,12 +17,14 @@ def hold(file: Path) -> Iterator[None]:
     """Hold `file` as a lock. UserError names a living owner; a dead one's lock is taken over."""
     mine = json.dumps(_me())
     aside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
-    aside.write_text(mine, encoding="utf-8")
     try:
+        aside.write_text(mine, encoding="utf-8")
         while not _take(aside, file):
             _evict(file)
+    except OSError as error:
+        raise MachineError(f"cannot write {file.parent}: {error.strerror}") from None
     finally:
-        aside.unlink()
+        aside.unlink(missing_ok=True)
     try:
         yield
     finally:

@@ -46,6 +46,9 @@ class Run:
             write_json(folder / "environment.json", environment)
             write_whole(folder / "config.yaml", dump(dict(config)))
         except OSError as error:
+            with contextlib.suppress(OSError):
+                (folder / "environment.json").unlink(missing_ok=True)
+                folder.rmdir()
             raise MachineError(f"cannot write {folder}: {error.strerror or error}") from None
         return cls(folder, dict(config))
 
@@ -103,9 +106,12 @@ class Run:
         found = []
         for number, line in enumerate(lines[:-1], 1):
             try:
-                found.append(dict(json.loads(line)))
-            except ValueError:
+                record = dict(json.loads(line))
+            except (ValueError, TypeError):
                 raise UserError(f"{file}:{number}: not a JSON object") from None
+            if not {"kind", "step"} <= record.keys():
+                raise UserError(f"{file}:{number}: no record, it has no kind and step")
+            found.append(record)
         return found
 
     def rewind(self, step: int, *, evaluated: bool = True) -> None:

@@ -99,7 +99,7 @@ def literal(text: str) -> Any:
     """nanoGPT's reading of a flag's value: a Python literal, or else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
 
 
@@ -107,7 +107,7 @@ def read(file: Path) -> Pairs:
     """The assignments of a nanoGPT config/*.py in order; arithmetic on literals is worked out."""
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
-    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{file}: cannot be read as assignments: {error}") from None
     values: dict[str, tuple[Any, int]] = {}
     for node in body:
@@ -143,7 +143,9 @@ def _work_out(node: ast.expr, seen: dict[str, Any], file: Path) -> Any:
     if isinstance(node, ast.Name) and node.id in seen:
         return seen[node.id]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_work_out(node.operand, seen, file)
+        value = _work_out(node.operand, seen, file)
+        if isinstance(value, (int, float)):
+            return -value
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
         left, right = (_work_out(side, seen, file) for side in (node.left, node.right))
         if isinstance(left, (int, float)) and isinstance(right, (int, float)):

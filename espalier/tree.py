@@ -91,18 +91,24 @@ def dump(tree: Mapping[str, Any]) -> str:
 
 
 def _compose(text: str, where: str, lines: dict[Path_, int]) -> Any:
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
-        return None if node is None else _value(loader, node, (), lines, where)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            return None if node is None else _value(loader, node, (), lines, where)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{where}{line}: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        at = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{where}:{at}: a control character, which YAML forbids") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: {error}") from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
 
 
 def _value(
@@ -123,7 +129,10 @@ def _value(
     if isinstance(node, yaml.SequenceNode):
         items = enumerate(node.value)
         return [_value(loader, item, (*path, str(i)), lines, where) for i, item in items]
-    value = loader.construct_object(node)
+    try:
+        value = loader.construct_object(node)
+    except ValueError as error:  # Python reads no number of more than 4,300 digits
+        raise ConfigError(f"{where}:{line}: {error}") from None
     if value is not None and not isinstance(value, (str, int, float, bool)):
         raise ConfigError(f"{where}:{line}: {type(value).__name__} cannot stand in a recipe")
     return value

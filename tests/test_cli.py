@@ -1,6 +1,8 @@
 """The command line: exit codes, one JSON object, quick help, verbs found by listing a folder."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -110,15 +112,53 @@ def test_errors_are_json_too() -> None:
         (UserError("no corpus at x"), 2, "error: no corpus at x"),
         (MachineError("disk full"), 3, "error: disk full"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device"), 3, "error: No space left on device"),
+        (OSError(30, "Read-only", "runs/a"), 3, "error: runs/a: Read-only"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "error: not enough memory"),
+        (RuntimeError("Storage size calculation overflowed"), 3, "error: not enough memory"),
+        (MemoryError(), 3, "error: not enough memory"),
+        (OSError(36, "File name too long", "x" * 400), 2, "error: xxx"),
     ],
 )
 def test_whose_hand_it_was_decides_the_exit_code(
     error: BaseException, code: int, said: str, verb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kind = type(error)
-    write_verb(verb, f"from {kind.__module__} import {kind.__name__}; raise {error!r}")
+    call = f"{kind.__name__}{(*error.args, *filter(None, [getattr(error, 'filename', None)]))}"
+    write_verb(verb, f"from {kind.__module__} import {kind.__name__}; raise {call}")
     assert cli.main(["act"]) == code
-    assert capsys.readouterr().err.strip() == said
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_verb_that_was_interrupted_gives_json_too(
+    verb: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_verb(verb, "raise SystemExit(143)")
+    assert cli.main(["act", "--json"]) == 143
+    assert json.loads(capsys.readouterr().out) == {"error": "interrupted", "exit": 143}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's redirections")
+@pytest.mark.parametrize(
+    ("redirections", "code", "out", "err"),
+    [
+        ("--json >&-", 0, "", "norm "),
+        ("nrom 2>&-", 2, "", ""),
+        ("--json >/dev/full", 3, "", "error: stdout: No space left on device\n"),
+        (">/dev/full", 3, "", "error: No space left on device\n"),
+        ("$(printf 'n\\377')", 2, "", "error: 'n\\udcff' is not UTF-8: rename it, or "),
+    ],
+)
+def test_streams_that_are_closed_or_full_cause_no_traceback(
+    redirections: str, code: int, out: str, err: str
+) -> None:
+    if "/dev/full" in redirections and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    line = f"{shlex.quote(sys.executable)} -m espalier parts {redirections}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, out)
+    assert "Traceback" not in done.stderr
+    assert err in done.stderr
 
 
 def test_a_bug_is_one_line_and_its_traceback_a_file(

@@ -88,6 +88,11 @@ def test_an_entry_of_layers_can_be_overridden() -> None:
         ("--batch_sise=4", "--batch_sise: unknown key 'batch_sise'. Did you mean 'batch_size'?"),
         ("model.block.norm=./nowhere.py", "no file nowhere.py"),
         ("model.block.norm=no.such.module", "no module named 'no.such.module'"),
+        ("model.block.norm=./recipe.yaml", "no module named './recipe.yaml'. A part of your own"),
+        ("train.learning_rate=.inf", "train.learning_rate must be a finite number, got inf"),
+        ("seed=" + "9" * 5000, "seed must be a whole number, got '999"),
+        ("seed=" + "[" * 9999, "seed must be a whole number, got '[[["),
+        ("--batch_size={[]: 1}", "data.batch_size must be a whole number, got '{[]: 1}'"),
     ],
 )
 def test_what_is_said_of_a_wrong_override(override_: str, message: str) -> None:
@@ -122,6 +127,8 @@ def test_a_nanogpt_config_is_read_as_literals(tmp_path: Path) -> None:
         ("for i in []: pass", "x.py:1: only `key = literal` is read"),
         ("n_layer = 1 // 0", "x.py:1:"),
         ("n_layer = 'two'", "model.n_layer must be a whole number"),
+        ("n_layer = -'two'", "x.py:1: not a literal: -'two'"),
+        ("n_layer = " + "1+" * 20000 + "1", "x.py: cannot be read as assignments"),
     ],
 )
 def test_a_nanogpt_config_never_runs(tmp_path: Path, text: str, message: str) -> None:
@@ -143,6 +150,9 @@ def test_a_nanogpt_config_never_runs(tmp_path: Path, text: str, message: str) ->
         ("extends: r.yaml\n", "extends itself"),
         ("model:\n  block:\n    norm: rsm\n", "r.yaml:3: model.block.norm: no norm named 'rsm'"),
         ("seed: !!python/object/apply:os.getcwd []\n", "r.yaml"),
+        ("seed: 1\nmo\0del: {}\n", "r.yaml:2: a control character, which YAML forbids"),
+        ("seed: 1\nmodel: " + "[" * 9999, "r.yaml: nested too deeply"),
+        ("seed: " + "9" * 5000, "r.yaml:1: Exceeds the limit (4300 digits)"),
     ],
 )
 def test_what_is_said_of_a_wrong_file(tmp_path: Path, text: str, message: str) -> None:
@@ -159,6 +169,23 @@ def test_a_recipe_may_hold_a_part_of_ones_own(tmp_path: Path) -> None:
     got = model(f"model.block.norm={file}", "model.block.norm.height=3")
     assert encode(got)["block"]["norm"] == {"name": str(file), "height": 3.0}
     assert sketch(got) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def (", "cannot be imported: SyntaxError: invalid syntax"),
+        ("import absent", "cannot be imported: ModuleNotFoundError: No module named 'absent'"),
+        ("\nx = 1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("\nx = 1 / 0", "own.py:2)"),
+        ("raise SystemExit(5)", "cannot be imported: SystemExit: 5"),
+        ("x = 1", "own.py must define exactly one NormConfig, found 0"),
+    ],
+)
+def test_a_mistake_in_a_part_of_ones_own_is_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(text, encoding="utf-8")
+    assert message in wrong(f"model.block.norm={file}")
 
 
 def test_a_recipe_that_is_not_shipped_is_named() -> None:

@@ -117,6 +117,13 @@ def test_no_run_no_page(tmp_path: Path) -> None:
         report.write(tmp_path / "absent")
 
 
+def test_a_place_where_no_file_can_stand_is_named(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a directory: name a file"):
+        report.write(run.path, tmp_path)
+    with pytest.raises(UserError, match="absent is no directory"):
+        report.write(run.path, tmp_path / "absent" / "x.html")
+
+
 def test_a_report_needs_no_torch(run: Run) -> None:
     code = (
         "import sys; from pathlib import Path; from espalier import report;"

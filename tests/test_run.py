@@ -73,6 +73,12 @@ def test_a_torn_last_line_is_left_out_and_a_torn_line_within_is_an_error(run: Ru
         run.metrics()
 
 
+def test_a_line_that_is_no_record_is_named(run: Run) -> None:
+    (run.path / "metrics.jsonl").write_text('{"kind": "eval"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1: no record, it has no kind and step"):
+        run.metrics()
+
+
 def test_rewinding_forgets_later_steps_and_a_torn_line(run: Run) -> None:
     for step in (1, 2, 3):
         run.log({"kind": "train", "step": step})
@@ -225,6 +231,22 @@ def test_a_disk_that_fails_at_any_step_leaves_the_old_checkpoint_and_no_rest(
 def owner(**changed: object) -> str:
     me = {"pid": os.getpid(), "host": platform.node(), "boot": lock._boot()}
     return json.dumps({**me, "start": lock._start(os.getpid()), **changed})
+
+
+def test_a_place_without_room_keeps_nothing_of_a_new_run_or_lock(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*words: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("espalier.run.write_whole", full)
+    with pytest.raises(MachineError, match=r"cannot write .*new: No space left"):
+        Run.create(tmp_path / "new", {}, {})
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(MachineError, match="No space left"), run.lock():
+        pass
+    assert not list(run.path.glob("lock*"))
 
 
 def test_a_second_writer_is_refused_and_told_who_is_first(run: Run) -> None:

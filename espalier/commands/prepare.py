@@ -1,5 +1,6 @@
 """`espalier prepare SOURCE`: text into a corpus of token shards."""
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from espalier import console
+from espalier.errors import UserError
 
 
 def prepare(
@@ -78,7 +80,7 @@ def prepare(
         vocab_size=vocab_size,
         local=local,
         val_fraction=val_fraction,
-        target_tokens=None if target_tokens is None else int(target_tokens),
+        target_tokens=_whole("--target-tokens", target_tokens),
         shards=shards,
         text_key=text_key,
         errors=errors,
@@ -92,6 +94,13 @@ def prepare(
     for line in _summary(found):
         console.out(line)
     return found
+
+
+def _whole(name: str, value: float | None) -> int | None:
+    """2e9 as a whole number."""
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, got {value}")
+    return None if value is None else int(value)
 
 
 def _name(source: str) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from espalier import catalog, console
+from espalier.durable import write_asked
 
 
 def recipes(*, schema: Path | None = None) -> dict[str, object]:
@@ -31,6 +32,6 @@ def _write_schema(file: Path) -> dict[str, object]:
     from espalier.experiment import Experiment
 
     text = json.dumps(Experiment.model_json_schema(), indent=2, sort_keys=True)
-    file.write_text(text + "\n", encoding="utf-8")
+    write_asked(file, text + "\n")
     console.out(f"wrote {file}. In a recipe's first line: # yaml-language-server: $schema={file}")
     return {"schema": file}

@@ -62,6 +62,8 @@ class How:
     """How weights are kept while text is made; auto: bf16 for large models on a CPU."""
     draft: str | None = None
     """A smaller model with the same tokenizer that proposes tokens; the distribution stays."""
+    record: Annotated[bool, ONCE] = False
+    """On a CUDA device: record a step once as a graph and replay it."""
 
 
 @Parameter(name="*")
@@ -166,7 +168,11 @@ def to_options(how: How) -> Options:
     if not all(how.stop):
         raise UserError("--stop takes a text; an empty one would stop at once")
     return Options(
-        how.max_new_tokens, how.num_samples, sampling=sampling, rule=Rule.parse(how.rule)
+        how.max_new_tokens,
+        how.num_samples,
+        sampling=sampling,
+        rule=Rule.parse(how.rule),
+        record=how.record,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,19 +65,20 @@ def train(
         raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
     plan = experiment.load(recipe, overrides)
     place = out or Path("runs") / f"{Path(recipe).stem}-{digest(plan)}"
-    _clear(place, overwrite)
-    return _show(plan, place, device=device)
+    former = _aside(place, overwrite)
+    return _show(plan, place, device=device, former=former)
 
 
 def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
     from espalier import experiment
+    from espalier.durable import read_json
     from espalier.run import Run
 
     run = Run.open(place)
     plan = experiment.load(str(place / "config.yaml"), overrides)
     done = place / "results" / "train.json"
     if not overrides and done.is_file():
-        summary = dict(json.loads(done.read_text(encoding="utf-8")))
+        summary = dict(read_json(done))
         console.out(f"{place} is finished: {_outcome(summary)}.")
         more = 2 * max(1, int(summary["step"]))
         console.out(f"To go on: espalier train --resume {place} train.max_iters={more}")
@@ -85,10 +86,10 @@ def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
     return _show(plan, run.path, device=device, resume=True)
 
 
-def _clear(place: Path, overwrite: bool) -> None:
-    """Make sure that nothing is lost at `place`."""
+def _aside(place: Path, overwrite: bool) -> Path | None:
+    """Where the run at `place` waits until another has begun there; None where there is none."""
     if not (place / "config.yaml").is_file():
-        return  # Run.create refuses whatever else stands there
+        return None  # Run.create refuses whatever else stands there
     from espalier.lock import owner_of
 
     owner = owner_of(place / "lock")
@@ -100,10 +101,31 @@ def _clear(place: Path, overwrite: bool) -> None:
             f"{place} holds a {'finished' if finished else 'begun'} run. "
             f"Go on with it: --resume {place}; replace it: --overwrite; or choose another --out"
         )
-    shutil.rmtree(place)
+    return place.rename(place.with_name(f"{place.name}.was-{uuid.uuid4().hex[:8]}"))
 
 
-def _show(plan: Experiment, place: Path, *, device: str, resume: bool = False) -> dict[str, Any]:
+def _begun(events: Iterator[Event], place: Path, former: Path | None) -> Iterator[Event]:
+    """The same events; a run that stood at `place` comes back if the new one never begins."""
+    try:
+        first = next(events)
+    except BaseException:
+        if former and not (place / "config.yaml").exists():
+            former.rename(place)
+        raise
+    if former:
+        shutil.rmtree(former)
+    yield first
+    yield from events
+
+
+def _show(
+    plan: Experiment,
+    place: Path,
+    *,
+    device: str,
+    resume: bool = False,
+    former: Path | None = None,
+) -> dict[str, Any]:
     """Drive a run and tell of it; the summary."""
     from espalier.fit import fit
     from espalier.train.events import Finished
@@ -111,10 +133,12 @@ def _show(plan: Experiment, place: Path, *, device: str, resume: bool = False) -
     asked: list[int] = []
     teller = _Teller()
     with _on_signal(asked, lambda: teller.remark("stopping after this step, saving …")):
-        for event in fit(
-            plan, place, resume=resume, device=device, interrupted=lambda: bool(asked)
-        ):
-            teller.tell(event)
+        events = fit(plan, place, resume=resume, device=device, interrupted=lambda: bool(asked))
+        for event in _begun(events, place, former):
+            try:
+                teller.tell(event)
+            except BrokenPipeError:  # `| head` has gone; the run goes on
+                console.unheard()
     assert isinstance(event, Finished)
     if event.reason == "interrupted":
         console.say(f"interrupted at step {event.step}. espalier train --resume {place}")
@@ -200,7 +224,8 @@ class _Teller:
         whole = count(left * start.tokens_per_step)
         exact = "resume is bit for bit" if start.exact else "resume is close, not bit for bit"
         from_where = f" from step {start.step}" if start.step else ""
-        threads = f", {start.threads} threads" if start.device == "cpu" else ""
+        number = "1 thread" if start.threads == 1 else f"{start.threads} threads"
+        threads = f", {number}" if start.device == "cpu" else ""
         for line in (
             f"run         {start.run}{from_where}",
             f"model       {start.parameters:,} parameters",

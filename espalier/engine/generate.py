@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from espalier.engine import recorded
 from espalier.engine.sampling import Sampling, Source, allowed, choose, source, stream_name
 from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
@@ -36,6 +37,8 @@ class Options:
     """a row ends after one of these"""
     vocab_size: int | None = None
     """ids at or above it are never drawn (a vocabulary padded for speed)"""
+    record: bool = False
+    """on a CUDA device, record a step once as a graph and replay it, where the parts allow it"""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 0:
@@ -89,6 +92,10 @@ class Generation:
         self._states: Frame | None = None  # its row i belongs to row live[i]
         self._starts = [-1] * len(self.live)  # where the cached window of live[i] starts
         self._seen: Tensor | None = None
+        self._recorded: recorded.Recorded | None = None
+        self._recording = options.record
+        if options.record:
+            recorded.check(self.device)
 
     def __iter__(self) -> Iterator[Step]:
         while (step := self.step()) is not None:
@@ -197,8 +204,20 @@ class Generation:
         assert max(places) < self._length
         ids = torch.tensor([[self.history[row][-1]] for row in self.live], device=self.device)
         positions = torch.tensor(places, device=self.device)[:, None]
-        now = Pass(positions, self._states, self._length, fresh=False)
-        return self.model.trunk(ids, now)[:, 0]
+        return self._step(ids, positions, self._states)[:, 0]
+
+    def _step(self, ids: Tensor, positions: Tensor, states: Frame) -> Float[Tensor, "rows 1 d"]:
+        """The trunk on one token a row, from the recording where there is one."""
+        if self._recording and (self._recorded is None or self._recorded.states is not states):
+            try:
+                self._recorded = recorded.Recorded(
+                    self.model, states, self._length, len(ids), self.device
+                )
+            except RuntimeError:
+                self._recording, self._recorded = False, None
+        if self._recorded is not None:
+            return self._recorded(ids, positions)
+        return self.model.trunk(ids, Pass(positions, states, self._length, fresh=False))
 
 
 def generate(

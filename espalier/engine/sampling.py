@@ -144,7 +144,8 @@ def shortlist(
     k = sampling.top_k
     if k is None or k >= logits.shape[-1] or sampling.temperature == 0:
         return None
-    values, ids = (logits / sampling.temperature).topk(k + 1)
+    values, ids = logits.topk(k + 1)
+    values = values / sampling.temperature
     if (values[:, -2] == values[:, -1]).any():
         return None
     ids, order = ids[:, :-1].sort(-1)

@@ -54,6 +54,12 @@ template <class V> inline V hold(V x) {
 
 inline long least(long a, long b) { return a < b ? a : b; }
 
+/* How many weights ahead to fetch: the next tile, and where W is read in one stream (which memory
+   serves best) 8 KB. */
+template <int OUTS> inline long distance(const Matrix *m) {
+    return OUTS == 1 ? 8192 / m->bytes : OUTS * m->stride;
+}
+
 /* The sum of 16 lanes, by halves. */
 template <class T, class V> inline T across(V x) {
     typedef T eight __attribute__((vector_size(32)));
@@ -85,7 +91,7 @@ struct Bf16 {
 template <class Weight> struct Floats {
     typedef typename Weight::type type;
     static constexpr int GROUP = 8; /* rows at a time */
-    static constexpr int outs(int rows) { return rows < 6 ? 4 : 3; }
+    static constexpr int outs(int rows) { return rows < 3 ? 1 : rows < 6 ? 4 : 3; }
 
     static void lay(const float *x, const Matrix *m, void *data, float *) {
         float *to = (float *)data;
@@ -102,11 +108,12 @@ template <class Weight> struct Floats {
         for (int o = 0; o < OUTS; o++)
             at[o] = (const type *)m->weights + least(n + o, end - 1) * m->stride;
         const float *x = (const float *)in.data + r * m->stride;
+        long ahead = distance<OUTS>(m);
         for (long k = 0; k < m->stride; k += 32) {
             lanes w[OUTS];
 #pragma GCC unroll 4
             for (int o = 0; o < OUTS; o++) {
-                __builtin_prefetch(at[o] + k + OUTS * m->stride);
+                __builtin_prefetch(at[o] + k + ahead);
                 w[o] = hold(Weight::first(at[o] + k));
             }
 #pragma GCC unroll 8
@@ -147,16 +154,20 @@ inline ints dot(ints sum, ints x, ints w) {
 
 struct Bytes {
     static constexpr int GROUP = 4;
-    static constexpr int outs(int rows) { return rows < 4 ? 4 : 3; }
+    static constexpr int outs(int rows) { return rows < 2 ? 1 : rows < 4 ? 4 : 3; }
 
     static void lay(const float *x, const Matrix *m, void *data, float *step) {
-        float top = 0;
-        for (long i = 0; i < m->n_in; i++) top = fmaxf(top, fabsf(x[i]));
-        float per = top > 0 ? LARGEST / top : 0;
-        *step = top / LARGEST;
+        float top = 0, broken = 0;
+        for (long i = 0; i < m->n_in; i++) {
+            top = fmaxf(top, fabsf(x[i]));
+            broken += x[i] * 0; /* NaN from NaN and infinity */
+        }
+        bool sound = top > 0 && broken == 0;
+        float per = sound ? LARGEST / top : 0;
+        *step = sound ? top / LARGEST : broken;
         uint8_t *to = (uint8_t *)data;
         for (long i = 0; i < m->stride; i++) {
-            uint32_t value = i < m->n_in ? (uint32_t)(int32_t)(x[i] * per + 32768.5f) : 0;
+            uint32_t value = i < m->n_in ? (uint32_t)(int32_t)(sound ? x[i] * per + 32768.5f : 0) : 0;
             to[i / WIDE * 2 * WIDE + i % WIDE] = (uint8_t)(value >> 8);
             to[i / WIDE * 2 * WIDE + WIDE + i % WIDE] = (uint8_t)value;
         }
@@ -170,11 +181,12 @@ struct Bytes {
         for (int o = 0; o < OUTS; o++)
             at[o] = (const int8_t *)m->weights + least(n + o, end - 1) * m->stride;
         const uint8_t *x = (const uint8_t *)in.data + r * 2 * m->stride;
+        long ahead = distance<OUTS>(m);
         for (long k = 0; k < m->stride; k += WIDE) {
             ints w[OUTS];
 #pragma GCC unroll 4
             for (int o = 0; o < OUTS; o++) {
-                __builtin_prefetch(at[o] + k + OUTS * m->stride);
+                __builtin_prefetch(at[o] + k + ahead);
                 w[o] = hold(*(const ints *)(at[o] + k));
             }
 #pragma GCC unroll 4

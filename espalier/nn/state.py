@@ -35,8 +35,8 @@ class State:
         for tensor in self.tensors():
             tensor[rows] = 0
 
-    def pick(self, rows: Tensor) -> Self:
-        """A new state whose row i is a copy of `rows[i]`."""
+    def pick(self, rows: Tensor | slice) -> Self:
+        """A new state whose row i is a copy of `rows[i]`; a slice gives views, not copies."""
         chosen = {k: v[rows] if isinstance(v, Tensor) else v for k, v in self._named().items()}
         return type(self)(**chosen)
 
@@ -228,6 +228,6 @@ def leaves(frame: Frame) -> list[State]:
     return [leaf for item in frame for leaf in (leaves(item) if isinstance(item, list) else [item])]
 
 
-def pick(frame: Frame, rows: Tensor) -> Frame:
-    """Copies of the given rows of every state."""
+def pick(frame: Frame, rows: Tensor | slice) -> Frame:
+    """Copies of the given rows of every state; views where the rows are a slice."""
     return [pick(item, rows) if isinstance(item, list) else item.pick(rows) for item in frame]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from espalier.durable import write_asked
+
 
 def write(run: Path, to: Path | None = None) -> Path:
     """Write the report of a run to `to` (RUN/report.html) and return its place."""
@@ -10,5 +12,5 @@ def write(run: Path, to: Path | None = None) -> Path:
 
     story = read(run)
     place = to or story.path / "report.html"
-    place.write_text(page(story), encoding="utf-8")
+    write_asked(place, page(story))
     return place

@@ -1,12 +1,12 @@
 """What a run directory says, gathered for a page."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from espalier.durable import read_json
 from espalier.run import MANIFEST, Run
 
 Record = Mapping[str, Any]
@@ -89,4 +89,4 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return read_json(file) if file.exists() else {}

@@ -52,6 +52,11 @@ def test_numbers_may_be_written_as_powers(
         (["python-stdlb"], 2, "Did you mean 'python-stdlib'?"),
         (["empty.txt"], 2, "is empty"),
         (["good.txt", "--tokenizer=gtp2"], 2, "Did you mean 'gpt2'?"),
+        (["good.txt", "--target-tokens=nan"], 2, "--target-tokens must be a finite number"),
+        (["good.txt", "--target-tokens=inf"], 2, "--target-tokens must be a finite number"),
+        (["empty.txt"], 2, "error: empty.txt is empty"),
+        ([""], 2, "say which source"),
+        (["hf:"], 2, "say which source"),
     ],
 )
 def test_a_mistake_is_one_line_and_code_2(

@@ -213,3 +213,52 @@ def test_importing_the_package_leaves_torch_alone():
 def test_a_recipe_becomes_a_model():
     model = esp.build("shakespeare-char-cpu", ["model.vocab_size=65", "model.n_layer=2"])
     assert model(torch.zeros(1, 3, dtype=torch.long)).shape == (1, 3, 65)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bf16", "int8"])
+def test_weights_are_kept_as_asked(source, capsys, weights):
+    words = [source, "--prompt", "hello", "--max-new-tokens", 20, "--weights", weights]
+    code, out, err = run(capsys, *words)
+    assert code == 0
+    assert len(out) == len("hello") + 20 + 1
+    said = "int8 weights: the run's corpus is not here, so their perplexity is not measured\n"
+    assert err == (said if weights == "int8" else "")
+    loaded = esp.load(str(source), device="cpu")
+    text = loaded.generate("hello", 20, temperature=0.8, top_k=200, weights=weights)
+    assert out == f"hello{text}\n"
+
+
+def test_the_cost_of_int8_weights_is_measured_on_the_runs_own_validation_text(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 200, encoding="utf-8")
+    corpus, out = tmp_path / "corpus", tmp_path / "run"
+    assert cli.main(["prepare", str(text), "--tokenizer", "char", "--out", str(corpus)]) == 0
+    words = ["model.n_layer=1", "model.n_embd=32", "model.block_size=16", "train.max_iters=3"]
+    recipe = ["train", "shakespeare-char-cpu", f"data.corpus={corpus}", *words]
+    assert cli.main([*recipe, "--out", str(out)]) == 0
+    capsys.readouterr()
+    words = ["--prompt", "the", "--max-new-tokens", 3, "--weights", "int8"]
+    code, _, err = run(capsys, out, *words)
+    assert code == 0
+    assert err.startswith("int8 weights: perplexity ")
+    assert "windows of 16 tokens of the validation split" in err
+
+
+def test_a_draft_proposes_and_the_greedy_text_stays(source, capsys):
+    words = [source, "--prompt", "hello", "--max-new-tokens", 30, "--temperature", 0]
+    alone = run(capsys, *words)[1]
+    assert run(capsys, *words, "--draft", source)[1] == alone
+    several = run(capsys, *words, "--draft", source, "--num-samples", 2)[1]
+    assert several == f"{alone}---------------\n" * 2
+    code, _, err = run(capsys, *words, "--draft", source, "--rng", "nanogpt")
+    assert (code, err) == (2, "error: a draft cannot draw nanoGPT's tokens: use rng=rows\n")
+
+
+def test_a_draft_with_another_tokenizer_is_refused(source, capsys, tmp_path):
+    stoi = {symbol: i for i, symbol in enumerate(reversed(SYMBOLS))}
+    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
+    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(meta))
+    write_nanogpt(tmp_path / "ckpt.pt")
+    code, _, err = run(capsys, source, "--draft", tmp_path)
+    assert code == 2
+    assert "the draft has another tokenizer" in err

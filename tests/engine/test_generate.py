@@ -128,6 +128,10 @@ def test_broken_weights_are_named(plain):
     [
         (lambda: Options(-1), "max_new_tokens must be 0 or more, got -1"),
         (lambda: Options(num_samples=0), "num_samples must be at least 1, got 0"),
+        (
+            lambda: generate(build("gpt2"), BLOCK, [[1]], Options(record=True)),
+            "recorded on a CUDA device only, not on cpu",
+        ),
         (lambda: Rule.parse("refill:0"), "must drop at least 1"),
         (lambda: Rule.parse("slide"), "no rule 'slide'"),
         (lambda: generate(build("gpt2"), BLOCK, [[]]), "empty prompt"),

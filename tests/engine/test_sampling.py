@@ -11,11 +11,13 @@ from espalier.engine.sampling import (
     NanoGPTStream,
     RowStreams,
     Sampling,
+    choose,
     keep_min_p,
     keep_top_k,
     keep_top_p,
     penalise,
     probabilities,
+    shortlist,
 )
 from espalier.errors import UserError
 
@@ -156,3 +158,25 @@ def test_the_nanogpt_stream_is_multinomial_after_manual_seed():
 def test_values_without_a_meaning_are_refused(field, value, message):
     with pytest.raises(UserError, match=message):
         Sampling(**{field: value})
+
+
+@pytest.mark.parametrize("how", [{}, {"top_p": 0.7}, {"min_p": 0.3}, {"temperature": 0.5}], ids=str)
+def test_a_draw_from_the_shortlist_is_the_draw_from_all(how):
+    logits = torch.randn(4, 300, generator=torch.Generator().manual_seed(2))
+    sampling = Sampling(top_k=7, **how)
+    streams = ["a", "b", "c", "d"]
+    short, full = (RowStreams(9, streams, CPU) for _ in range(2))
+    for _ in range(100):
+        want = full.draw(probabilities(logits, sampling), range(4))
+        assert torch.equal(choose(logits, sampling, short, range(4)), want)
+
+
+def test_the_shortlist_holds_what_top_k_keeps_by_rising_id():
+    found = shortlist(LOGITS, Sampling(top_k=2))
+    assert found is not None
+    torch.testing.assert_close(found[0], torch.tensor([[3 / 7, 4 / 7]]))
+    assert found[1].tolist() == [[0, 2]]
+    level = torch.tensor([[1.0, 2.0, 1.0, 0.0]])
+    assert shortlist(level, Sampling(top_k=2)) is None  # three stay
+    assert shortlist(LOGITS, Sampling(top_k=4)) is None
+    assert shortlist(LOGITS, Sampling()) is None

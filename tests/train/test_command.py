@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -95,6 +96,19 @@ def test_a_run_is_never_overwritten_by_accident(
     assert "notes exists already; choose another --out" in err
 
 
+def test_a_mistake_with_overwrite_leaves_the_old_run_where_it_was(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(capsys, recipe, "--out", "a", "train.max_iters=2")[0] == 0
+    before = sorted(Path("a").rglob("*"))
+    for mistake in ("data.corpus=none", "model.n_head=3", "train.init=nowhere"):
+        assert call(capsys, recipe, "--out", "a", "--overwrite", mistake)[0] == 2
+        assert sorted(Path("a").rglob("*")) == before
+        assert not list(Path().glob("a.was*"))
+    assert call(capsys, recipe, "--out", "a", "--overwrite", "train.max_iters=3")[0] == 0
+    assert not list(Path().glob("a.was*"))
+
+
 def test_resuming_a_finished_run_says_so_and_how_to_go_on(
     recipe: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +130,7 @@ def test_resuming_a_finished_run_says_so_and_how_to_go_on(
         (["tiny.yaml", "train.learning_rat=1"], "unknown field 'learning_rat' in train"),
         (["tiny.yaml", "model.n_head=3"], "model.n_head=3 must divide"),
         (["tiny.yaml", "data.corpus=none"], "none does not exist"),
+        (["tiny.yaml", "train.init=nowhere"], "nowhere"),
         (["--resume", "nowhere"], "no run at nowhere"),
         (["--resume", "nowhere", "--out", "b"], "leave --out out"),
         (["shakespear-char"], "Did you mean 'shakespeare-char'?"),
@@ -129,6 +144,15 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert said in err
     assert len(err.splitlines()) == 1
     assert not Path("runs").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's pipes")
+def test_a_run_whose_reader_has_gone_goes_on(recipe: str, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "espalier", "train", recipe, "--out", "a"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    line = f"{shlex.join(words)} 2>&1 | head -n 1"
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert (tmp_path / "a" / "results" / "train.json").is_file()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals there")

@@ -95,6 +95,18 @@ def test_an_interrupted_run_goes_on_even_before_an_evaluation_was_made(
     assert_equal(tmp_path)
 
 
+def test_a_run_that_stopped_before_its_first_checkpoint_begins_again_from_its_init(
+    tmp_path: Path, corpus: Path
+) -> None:
+    list(fit(tiny.experiment(corpus), tmp_path / "parent", device="cpu"))
+    plan = tiny.experiment(corpus, f"train.init={tmp_path / 'parent'}", "train.max_iters=1")
+    first = list(fit(plan, tmp_path / "child", device="cpu", interrupted=lambda: True))
+    assert first[-1].step == 0
+    seen = list(fit(plan, tmp_path / "child", resume=True, device="cpu"))
+    losses = [event.val_loss for event in seen if isinstance(event, events.Evaluated)]
+    assert losses[0] < 2.0  # a fresh model of 11 symbols has ln 11 = 2.4
+
+
 def test_a_damaged_newest_checkpoint_is_skipped_by_name_and_the_end_is_the_same(
     tmp_path: Path, corpus: Path
 ) -> None:

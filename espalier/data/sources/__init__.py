@@ -35,6 +35,8 @@ class Plan(NamedTuple):
 def find(request: Request, note: Callable[[str], None], retry: Retry | None = None) -> Plan:
     """The plan for a request; UserError when there is no such source."""
     name = request.source
+    if name in {"", "hf:"}:
+        raise UserError(f"say which source: a file, a folder, hf:ID, or {', '.join(NAMES)}")
     if request.local is not None and name != "shakespeare":
         raise UserError("--from is for shakespeare; a file of your own is the SOURCE itself")
     rule = Rule(request.text_key, request.bad, request.errors)

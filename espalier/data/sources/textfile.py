@@ -61,7 +61,8 @@ class TextFiles:
         found = tuple(survey(file, self.errors) for file in self.files)
         if all(item.blank for item in found):
             what = "is empty" if not any(item.size for item in found) else "has only blank lines"
-            raise UserError(f"{self.root} {what}: there is nothing to learn from")
+            place = self.files[0] if self.one else self.root
+            raise UserError(f"{place} {what}: there is nothing to learn from")
         return found
 
     @cached_property
