@@ -18,7 +18,8 @@ def parts(slot: str | None = None, /, *more: str, like: str | None = None) -> di
         espalier parts new norm spiky --like rms
 
     Args:
-        slot: A slot, or `new` followed by a slot and the new part's name.
+        slot: A slot, or `new`.
+        more: After `new`: the slot and the new part's name.
         like: The part that a new one begins as a copy of (the slot's shortest).
     """
     if slot == "new":

@@ -6,6 +6,7 @@ import contextlib
 import math
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -210,14 +211,13 @@ def write(
     return found
 
 
-def groups(options: Options) -> list[Options]:
+def groups(options: Options) -> Iterator[Options]:
     """As many samples at once as fit; nanoGPT's stream makes one after another by itself."""
     if options.sampling.rng == "nanogpt":
-        return [options]
-    return [
-        replace(options, first=first, num_samples=min(TOGETHER, options.num_samples - first))
-        for first in range(0, options.num_samples, TOGETHER)
-    ]
+        yield options
+        return
+    for first in range(0, options.num_samples, TOGETHER):
+        yield replace(options, first=first, num_samples=min(TOGETHER, options.num_samples - first))
 
 
 def speak(session: Session, prompt: str, options: Options, stop: tuple[str, ...]) -> dict[str, Any]:

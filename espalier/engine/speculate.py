@@ -38,6 +38,29 @@ class Draft:
             raise UserError(f"a draft proposes at least 1 token at a time, got {self.ahead}")
 
 
+def judge(
+    probs: Float[Tensor, "n vocab"],
+    guesses: Sequence[Float[Tensor, " vocab"]],
+    proposed: Sequence[int],
+    chance: RowStreams,
+) -> tuple[int, int]:
+    """How many of n - 1 proposals stay, and the token that follows them.
+
+    `guesses[i]` is what `proposed[i]` was drawn from, `probs[i]` what the model would draw from.
+    """
+    for i, (token, guess) in enumerate(zip(proposed, guesses, strict=True)):
+        if chance.uniform() * guess[token] < probs[i, token]:
+            continue
+        rest = (probs[i] - guess).clamp(min=0)
+        return i, draw(rest if rest.sum() > 0 else probs[i], chance)
+    return len(proposed), draw(probs[-1], chance)
+
+
+def draw(weights: Float[Tensor, " vocab"], chance: RowStreams) -> int:
+    """One token with probability in proportion to its weight."""
+    return int(chance.draw(weights[None].cpu(), [0]))
+
+
 class Speculation:
     """One row that grows by up to `ahead + 1` tokens a pass; otherwise as a `Generation` of one.
 
@@ -110,28 +133,14 @@ class Speculation:
         guesses = []
         for _ in range(count):
             guesses.append(self._distribution(self._small, ids, 1)[0][0])
-            ids.append(self._draw(guesses[-1]))
+            ids.append(draw(guesses[-1], self._chance))
         probs, logits = self._distribution(self._big, ids, count + 1)
-        kept, token = self._judge(probs, guesses, ids[known:])
+        kept, token = judge(probs, guesses, ids[known:], self._chance)
         self.passes, self.proposed = self.passes + 1, self.proposed + count
         self.accepted += kept
         self._big.forget(known + kept)
         self._small.forget(known + kept)
         return list(zip([*ids[known : known + kept], token], logits, strict=False))
-
-    def _judge(
-        self, probs: Float[Tensor, "n vocab"], guesses: list[Tensor], proposed: list[int]
-    ) -> tuple[int, int]:
-        """How many proposals stay, and the token that follows them."""
-        for i, (token, guess) in enumerate(zip(proposed, guesses, strict=True)):
-            if self._chance.uniform() * guess[token] < probs[i, token]:
-                continue
-            rest = (probs[i] - guess).clamp(min=0)
-            return i, self._draw(rest if rest.sum() > 0 else probs[i])
-        return len(proposed), self._draw(probs[-1])
-
-    def _draw(self, weights: Float[Tensor, " vocab"]) -> int:
-        return int(self._chance.draw(weights[None].cpu(), [0]))
 
     def _distribution(
         self, reader: _Reader, ids: list[int], last: int

@@ -12,6 +12,7 @@ import torch
 
 import espalier as esp
 from espalier import cli
+from espalier.commands.sample import How, groups, to_options
 from espalier.errors import UserError
 from tests.pretrained.layouts import write_nanogpt
 
@@ -262,3 +263,8 @@ def test_a_draft_with_another_tokenizer_is_refused(source, capsys, tmp_path):
     code, _, err = run(capsys, source, "--draft", tmp_path)
     assert code == 2
     assert "the draft has another tokenizer" in err
+
+
+def test_any_number_of_samples_begins_at_once():
+    options = to_options(How(num_samples=10**12))
+    assert next(iter(groups(options))).num_samples == 16

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from espalier.engine.generate import Options, generate
-from espalier.engine.sampling import Sampling, probabilities
-from espalier.engine.speculate import Draft, Speculation
+from espalier.engine.sampling import RowStreams, Sampling, probabilities
+from espalier.engine.speculate import Draft, Speculation, draw, judge
 from espalier.errors import UserError
 from espalier.nn.slots import Part
 from tests.engine.models import BLOCK, KINDS, build
@@ -72,7 +72,7 @@ def joint(model, prompt, sampling, vocab, length):
 
 @pytest.mark.parametrize("how", [{}, {"top_k": 3}, {"temperature": 0.7, "top_p": 0.9}], ids=str)
 def test_tokens_have_the_models_own_distribution(how):
-    vocab, draws = 3, 400
+    vocab, draws = 4, 300
     model, draft = build("qk-norm"), Draft(build("parallel"), BLOCK, 3)
     want = joint(model, PROMPT, Sampling(**how), vocab, 3)
     counts, accepted, proposed = torch.zeros(vocab**3, dtype=torch.float64), 0, 0
@@ -87,6 +87,24 @@ def test_tokens_have_the_models_own_distribution(how):
     gaps = (counts - draws * want)[common] ** 2 / (draws * want)[common]
     freedom = int(common.sum())
     assert gaps.sum() < freedom + 4 * (2 * freedom) ** 0.5  # chi-square, four deviations
+
+
+def test_the_rule_gives_the_models_distribution_worked_by_hand():
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]], dtype=torch.float64)
+    q = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
+    chance = RowStreams(1, ["rule"], torch.device("cpu"))
+    kept, firsts, seconds, draws = 0, torch.zeros(3), torch.zeros(3), 20000
+    for _ in range(draws):
+        guess = draw(q, chance)
+        stays, token = judge(p, [q], [guess], chance)
+        kept += stays
+        firsts[guess if stays else token] += 1
+        if stays:
+            seconds[token] += 1
+    error = 4 * 0.5 / draws**0.5
+    assert kept / draws == pytest.approx(0.2 + 0.3 + 0.2, abs=error)  # sum of min(p, q)
+    assert (firsts / draws).tolist() == pytest.approx([0.5, 0.3, 0.2], abs=error)
+    assert (seconds / kept).tolist() == pytest.approx([0.1, 0.2, 0.7], abs=error / 0.7)
 
 
 def test_what_has_no_meaning_is_refused(plain):
