@@ -16,13 +16,14 @@ BIN := .venv/bin
 INSTALL = $(PYTHON) tools/install.py --torch '$(TORCH)' --index '$(TORCH_INDEX)' --wheels '$(WHEELS)'
 SHAPES := --jaxtyping-packages=espalier,tests.shapes.check
 
-.PHONY: help demo test test-long bench lint format clean
+.PHONY: help demo test test-long bench gpu-bundle lint format clean
 
 help:
 	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
 	@echo 'make test       ruff, mypy --strict and the test suite (under 10 minutes on 2 cores)'
 	@echo 'make test-long  the tests that take longer'
 	@echo 'make bench NANOGPT=CHECKOUT TEXT=tinyshakespeare.txt   the benchmarks, one script per claim'
+	@echo 'make gpu-bundle TEXT=tinyshakespeare.txt   what benchmarks/gpu.sh carries to a machine with a GPU and no network'
 	@echo 'make lint       ruff and mypy --strict alone;  make format  lets ruff mend what it can'
 	@echo 'make clean      remove .venv and every cache'
 
@@ -40,12 +41,18 @@ test-long: .venv/.test
 
 bench: .venv/.test
 	@$(BIN)/python benchmarks/busy.py
+	@$(BIN)/python benchmarks/start_up.py
+	@$(BIN)/python benchmarks/data.py $(NANOGPT) $(TEXT)
 	@$(BIN)/python benchmarks/train_step.py $(NANOGPT)
 	@$(BIN)/python benchmarks/decode.py $(NANOGPT)
 	@$(BIN)/python benchmarks/nanogpt_parity.py $(NANOGPT)
 ifneq ($(and $(NANOGPT),$(TEXT)),)
 	@$(BIN)/python benchmarks/time_to_loss.py $(TEXT) $(NANOGPT)
 endif
+	@$(BIN)/python benchmarks/table.py
+
+gpu-bundle:
+	@$(PYTHON) tools/gpu_bundle.py .gpu-bundle $(if $(TEXT),--text '$(TEXT)')
 
 lint: .venv/.test
 	@echo '== ruff, mypy --strict'

@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from table import Claim, stated
 
 from espalier.engine.generate import Options, generate
 from espalier.engine.sampling import Sampling
@@ -238,7 +239,20 @@ def table(sides: list[Side], read: list[float]) -> str:
             f"{statistics.median(side.speeds):.1f} ({low:.1f} to {high:.1f}) | "
             f"{statistics.median(roof):.2f} |"
         )
-    return "\n".join([*lines, "", *ratios(sides), ""])
+    return "\n".join([*lines, "", *ratios(sides), *stated(claims(sides)), ""])
+
+
+def claims(sides: list[Side]) -> list[Claim]:
+    """What is promised of the sides that took part."""
+    by_name = {(side.name, side.rows): side for side in sides}
+    found = []
+    for (mine, other, rows), wanted in ACCEPT.items():
+        if {(mine, rows), (other, rows)} <= by_name.keys():
+            pairs = zip(by_name[mine, rows].speeds, by_name[other, rows].speeds, strict=True)
+            ratio = statistics.median(a / b for a, b in pairs)
+            work = f"decoding, GPT-2 124M in bf16, batch {rows}"
+            found.append(Claim(work, other, f"{ratio:.1f}x", f"{wanted:g}x"))
+    return found
 
 
 def ratios(sides: list[Side]) -> list[str]:

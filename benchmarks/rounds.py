@@ -5,11 +5,12 @@ import importlib.util
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from table import Claim, stated
 
 from espalier import device
 
@@ -48,8 +49,11 @@ def interleaved(
     return {name: (medians[name, best[name]], best[name]) for name in sides}
 
 
-def page(name: str, title: str, lines: list[str]) -> None:
-    """Print the lines and write them to results/, with date, machine and commit."""
+def page(name: str, title: str, lines: list[str], claims: Sequence[Claim] = ()) -> None:
+    """Print the lines and write them to results/, with date, machine and commit.
+
+    `claims` go into the README's table (`python benchmarks/table.py`).
+    """
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -63,7 +67,7 @@ def page(name: str, title: str, lines: list[str]) -> None:
         ),
         "",
     ]
-    text = "\n".join([*head, *lines]) + "\n"
+    text = "\n".join([*head, *lines, *stated(list(claims))]) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter, Token, convert
 
 from espalier import console
 from espalier.errors import MachineError, UserError
@@ -92,6 +92,14 @@ def call(tokens: list[str]) -> Any:
     return None if shown else result or {}
 
 
+def converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """As cyclopts does, but where it would round 1.5 to a whole number it is an error."""
+    for token in tokens:
+        if kind in (int, int | None) and re.fullmatch(r"[-+]?\d*\.\d*[1-9]\d*", token.value):
+            raise ValueError(f"{token.value} is not a whole number")
+    return convert(kind, tokens)
+
+
 def failed(code: int, text: str) -> tuple[int, dict[str, Any]]:
     console.say(text)
     return code, {"error": text.removeprefix("error: "), "exit": code}
@@ -127,6 +135,7 @@ def make_app() -> App:
         help_format="plaintext",
         help_epilogue="Every verb takes --help, and --json for one JSON object on stdout.",
         version=version,
+        default_parameter=Parameter(converter=converted),
     )
     for file in sorted(COMMANDS.glob("[a-z]*.py")):
         function = f"espalier.commands.{file.stem}:{file.stem}"

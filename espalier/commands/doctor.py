@@ -41,14 +41,21 @@ class Finding:
     fix: str = ""
 
 
-def doctor() -> dict[str, object]:
+def doctor(*, slow: Path | None = None) -> dict[str, object]:
     """Say what this machine can do, and what to install for what it cannot.
 
     For example:
 
         espalier doctor
-        espalier doctor --json
+        espalier doctor --slow runs/shakespeare-char-cpu-0123456789ab
+
+    Parameters
+    ----------
+    slow
+        A run: say instead why it is slower than it should be (measures some steps, under a minute).
     """
+    if slow is not None:
+        return _slow(slow)
     findings = [*_python(), *_torch(), *_machine(), *_extras()]
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
@@ -57,6 +64,23 @@ def doctor() -> dict[str, object]:
         if finding.fix:
             console.out(f"     {'':{width}}  -> {finding.fix}")
     return {"findings": [asdict(finding) for finding in findings]}
+
+
+def _slow(path: Path) -> dict[str, object]:
+    from espalier.slow.diagnose import diagnose
+
+    found = diagnose(path)
+    for fact in found.facts:
+        console.out(fact)
+    if found.shares:
+        parts = ", ".join(f"{kind} {share:.0%}" for kind, share in found.shares.items())
+        console.out(f"where its time goes: {parts}")
+    width = max((len(cause.name) for cause in found.causes), default=0)
+    for cause in found.causes:
+        console.out(f"{cause.name:{width}}  {cause.evidence}\n{'':{width}}  -> {cause.remedy}")
+    if not found.causes:
+        console.out("nothing was found that makes it slow")
+    return found.tree()
 
 
 def _python() -> Iterator[Finding]:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from espalier.data import foreign
-from espalier.data.download import hash_file
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.data.tokens import Tokens, token_dtype
+from espalier.durable import digest
 from espalier.errors import UserError
 
 FORMAT = "espalier-corpus-1"
@@ -63,7 +63,7 @@ class Corpus:
     def verify(self) -> None:
         """Read every shard and compare its SHA-256; UserError names the first that differs."""
         for shard in self.meta["shards"]:
-            if "sha256" in shard and hash_file(self.path / shard["file"]) != shard["sha256"]:
+            if "sha256" in shard and digest(self.path / shard["file"]) != shard["sha256"]:
                 raise UserError(f"{self.path / shard['file']} has changed since it was prepared")
 
     def _split(self, name: str) -> Tokens:
@@ -119,7 +119,7 @@ def _fingerprint(file: Path) -> str:
     """SHA-256 of a file: of all of it when small, else of its size and 256 spaced blocks."""
     size = file.stat().st_size
     if size <= SMALL:
-        return hash_file(file)
+        return digest(file)
     found = hashlib.sha256(str(size).encode("ascii"))
     with file.open("rb") as stream:
         for i in range(256):

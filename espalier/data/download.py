@@ -1,43 +1,81 @@
 """Fetching over a network that fails: tries again with growing pauses, a cache, known hashes."""
 
+import errno
 import hashlib
 import os
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+from espalier.durable import digest, write_whole
 from espalier.errors import MachineError, UserError
 
 T = TypeVar("T")
 FIRST_PAUSE = 1.0
+FEW = 2  # attempts where there is no way to the other side
 TIMEOUT = 30.0  # seconds without a byte
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Try `attempts` times; pause `first` seconds, then twice as long each time."""
+    """Try `attempts` times; pause `first` seconds, then twice as long each time.
+
+    `note` hears of every pause. Where nobody can be reached at all, FEW attempts are enough.
+    """
 
     attempts: int = 5
     first: float = field(default_factory=lambda: FIRST_PAUSE)
     sleep: Callable[[float], None] = time.sleep
+    note: Callable[[str], None] = lambda text: None
 
-    def call(self, action: Callable[[], T], lasting: tuple[type[Exception], ...] = ()) -> T:
+    def call(
+        self, what: str, action: Callable[[], T], lasting: tuple[type[Exception], ...] = ()
+    ) -> T:
         """The result of `action`; `lasting` errors are raised at once, others at the end."""
-        for attempt in range(self.attempts):
+        for failures in count(1):
             try:
                 return action()
             except lasting:
                 raise
-            except Exception:
-                if attempt + 1 == self.attempts:
+            except Exception as error:
+                if not self.again(failures, what, error):
                     raise
-                self.sleep(self.first * 2**attempt)
-        raise AssertionError("attempts is at least 1")
+        raise AssertionError("count does not end")
+
+    def again(self, failures: int, what: str, error: Exception) -> bool:
+        """Pause after so many failures in a row; False when that was the last attempt."""
+        most = min(self.attempts, FEW) if unreachable(error) else self.attempts
+        if failures >= most:
+            return False
+        pause = self.first * 2 ** (failures - 1)
+        self.note(f"{what}: {reason(error)}; attempt {failures + 1} of {most} in {pause:g} s")
+        self.sleep(pause)
+        return True
+
+
+def unreachable(error: BaseException) -> bool:
+    """Whether there is no way there: no such name, no route, nobody who listens or answers."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        error = error.reason
+    kinds = (socket.gaierror, ConnectionRefusedError, TimeoutError)
+    nowhere = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+    return isinstance(error, kinds) or (isinstance(error, OSError) and error.errno in nowhere)
+
+
+def reason(error: Exception) -> str:
+    """One line."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"HTTP {error.code}"
+    if isinstance(error, urllib.error.URLError):
+        return str(error.reason)
+    return (str(error) or type(error).__name__).split("\n", maxsplit=1)[0].rstrip(".")
 
 
 def cache() -> Path:
@@ -54,12 +92,14 @@ def fetch(url: str, name: str, sha256: str, way_out: str, retry: Retry | None = 
     Raises MachineError, with `way_out` as advice, when it cannot be had or is not the known file.
     """
     kept = cache() / name
-    if kept.is_file() and hash_file(kept) == sha256:
+    if kept.is_file() and digest(kept) == sha256:
         return kept
+    retry = retry or Retry()
+    retry.note(f"downloading {url}")
     try:
-        data = (retry or Retry()).call(lambda: _get(url), lasting=(UserError,))
+        data = retry.call("download", lambda: _get(url), lasting=(UserError,))
     except (OSError, HTTPException, UserError) as error:
-        raise MachineError(f"cannot download {url} ({_reason(error)}).\n{way_out}") from None
+        raise MachineError(f"cannot download {url} ({reason(error)}).\n{way_out}") from None
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise MachineError(
@@ -73,17 +113,9 @@ def keep(file: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        part.write_bytes(data)
-        part.replace(file)
+        write_whole(file, data)
     except OSError as error:
         raise MachineError(f"cannot write {file}: {error.strerror}") from None
-
-
-def hash_file(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _get(url: str) -> bytes:
@@ -94,11 +126,3 @@ def _get(url: str) -> bytes:
         if error.code in (401, 403, 404, 410):  # asking again will not help
             raise UserError(f"HTTP {error.code}") from None
         raise
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code}"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return str(error) or type(error).__name__

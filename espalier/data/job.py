@@ -12,7 +12,8 @@ from espalier.data import sources
 from espalier.data.corpus import META, Corpus
 from espalier.data.download import Retry
 from espalier.data.pieces import Source
-from espalier.data.request import Listener, Request
+from espalier.data.request import BPE_SIZE, Listener, Request
+from espalier.data.sources.records import TEXT_KEY
 from espalier.data.sources.textfile import TextFiles
 from espalier.data.split import ByHash, ByPosition, Split, fractions, shard_names
 from espalier.data.tokenizer import TRAINED, Tokenizer, choose
@@ -53,8 +54,10 @@ class Job:
 
 def plan(request: Request, listener: Listener, retry: Retry | None) -> Job:
     """Find the source and the tokenizer; reads local files once, writes nothing."""
+    retry = retry or Retry(note=listener.note)
     found = sources.find(request, listener.note, retry)
     name = request.tokenizer or found.tokenizer
+    _refuse_idle(request, name, found.source)
     val_fraction = request.val_fraction or found.val_fraction
     target = request.target_tokens or found.target_tokens
     source = found.source
@@ -67,11 +70,30 @@ def plan(request: Request, listener: Listener, retry: Retry | None) -> Job:
     if found.expected:
         listener.note(f"{request.source}, as a whole: {found.expected}")
     end = None if source.one else 256
-    fixed = None if name in TRAINED else choose(name, request.vocab, end)
+    fixed = None if name in TRAINED else choose(name, request.vocab, end, retry)
     if fixed is not None and fixed.eot is None and not source.one:
         listener.note(f"{name} has no end-of-text token: documents run into each other")
     tokens = target or found.tokens
     return Job(request, source, name, fixed, val_fraction, target, tokens, listener)
+
+
+def _refuse_idle(request: Request, tokenizer: str, source: Source) -> None:
+    """UserError for an option that would change nothing."""
+    if request.vocab_size is not None and tokenizer != "bpe":
+        raise UserError(
+            f"--vocab-size is for --tokenizer bpe, which is trained here; {tokenizer} has its own"
+        )
+    if request.vocab is not None and tokenizer in (*TRAINED, "byte"):
+        raise UserError(f"--vocab is for a published tokenizer; {tokenizer} needs no vocabulary")
+    if isinstance(source, TextFiles):
+        for name, given in (
+            ("--text-key", request.text_key),
+            ("--skip-bad", request.bad == "skip"),
+        ):
+            if given:
+                raise UserError(
+                    f"{name} is for records (.jsonl, .parquet, hf:ID); {request.source} is text"
+                )
 
 
 def settings(job: Job) -> dict[str, Any]:
@@ -82,14 +104,14 @@ def settings(job: Job) -> dict[str, Any]:
         text = json.dumps(job.fixed.spec(), sort_keys=True)
         tokenizer["sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
     if job.tokenizer == "bpe":
-        tokenizer["vocab_size"] = request.vocab_size
+        tokenizer["vocab_size"] = request.vocab_size or BPE_SIZE
     return {
         "source": job.source.identity(),
         "tokenizer": tokenizer,
         "val_fraction": job.val_fraction,
         "target_tokens": job.target_tokens,
         "shards": request.shards,
-        "text_key": request.text_key,
+        "text_key": request.text_key or TEXT_KEY,
         "errors": request.errors,
         "bad": request.bad,
     }

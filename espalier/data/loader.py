@@ -17,15 +17,16 @@ def batch(
     tokens: Tokens, order: Order, first: int, rows: int, block_size: int
 ) -> "tuple[Tensor, Tensor]":
     """Samples first .. first+rows-1 of the order: inputs and targets, int64 [rows, block_size]."""
-    return pairs(tokens, order.starts(np.arange(first, first + rows)), block_size)
+    return pairs(tokens, order.run(first, rows), block_size)
 
 
 def pairs(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> "tuple[Tensor, Tensor]":
     """Windows at `starts`: inputs and targets (the next token), int64 [len(starts), block_size]."""
     import torch
 
-    rows = torch.from_numpy(tokens.gather(starts, block_size + 1))
-    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+    rows = tokens.windows(starts, block_size + 1)
+    inputs, targets = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+    return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
 def windows(tokens: Tokens, block_size: int) -> NDArray[np.int64]:

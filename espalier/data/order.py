@@ -19,6 +19,7 @@ from espalier.errors import UserError
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]
 ROUNDS = 8
+AHEAD = 4096  # starts worked out at once: a call costs as much as a thousand of them
 
 
 class Order:
@@ -38,6 +39,7 @@ class Order:
         self.seed = seed
         self.windows = max(1, (n_tokens - block_size) // block_size)
         self.shifts = min(block_size, n_tokens - self.windows * block_size)
+        self._begin, self._ahead = 0, np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self.windows
@@ -53,6 +55,15 @@ class Order:
             shift = keys.shift % self.shifts
             found[mine] = shift + self.block_size * permute(places[mine], self.windows, keys.rounds)
         return found
+
+    def run(self, first: int, rows: int) -> Ints:
+        """`starts` of first .. first+rows-1, worked out ahead; not to be written to."""
+        at = first - self._begin
+        if not 0 <= at <= len(self._ahead) - rows:
+            count = max(rows, min(AHEAD, self.windows))  # few epochs: each is a call of its own
+            self._ahead = self.starts(np.arange(first, first + count))
+            self._begin, at = first, 0
+        return self._ahead[at : at + rows]
 
 
 class Keys(NamedTuple):

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -21,7 +21,7 @@ from espalier.data.corpus import FORMAT, META, Corpus
 from espalier.data.download import Retry
 from espalier.data.job import Job, already, check_disk, plan, settings
 from espalier.data.pieces import Mark
-from espalier.data.request import Listener, Request
+from espalier.data.request import BPE_SIZE, Listener, Request
 from espalier.data.shards import ShardWriter, State
 from espalier.data.split import TOP, VAL
 from espalier.data.tokenizer import END_OF_TEXT, Tokenizer, check_name, load, train
@@ -103,9 +103,8 @@ def _trained(job: Job) -> Tokenizer:
     most = SAMPLE if job.tokenizer == "bpe" else (job.target_tokens or math.inf)
     made = {"char": "collecting the characters", "bpe": "learning a vocabulary"}[job.tokenizer]
     job.listener.note(f"{made} of the text")
-    return train(
-        job.tokenizer, texts(most), job.request.vocab_size, None if job.source.one else END_OF_TEXT
-    )
+    end = None if job.source.one else END_OF_TEXT
+    return train(job.tokenizer, texts(most), job.request.vocab_size or BPE_SIZE, end)
 
 
 def _fill_both_splits(job: Job, tokenizer: Tokenizer, state: State) -> State:
@@ -203,9 +202,8 @@ def _describe(job: Job, tokenizer: Tokenizer, state: State) -> None:
     entries = shards.describe(job.partial, job.names, state)
     tally = dict(state.tally)
     source = job.source.identity()
-    read_from = [key.removeprefix("from ") for key in tally if key.startswith("from ")]
-    if read_from:
-        source["read_from"] = {read_from[0]: state.documents}
+    if read_from := _read_from(tally, state.documents):
+        source["read_from"] = read_from
     documents = {"train": 1, "val": 1} if job.source.one else _by_split(entries, "documents")
     documents["duplicates"] = shards.duplicates(job.partial)
     documents |= {key: tally.get(key, 0) for key in ("blank", "skipped")}
@@ -227,6 +225,16 @@ def _describe(job: Job, tokenizer: Tokenizer, state: State) -> None:
     }
     shards.clear(job.partial, keep=set(job.names))
     shards.write_json(job.partial / META, meta)
+
+
+def _read_from(tally: Mapping[str, int], documents: int) -> dict[str, int]:
+    """How many of the documents each source gave, in their order; some read were not needed."""
+    found = {}
+    for key, given in tally.items():
+        if key.startswith("from ") and documents:
+            found[key.removeprefix("from ")] = kept = min(given, documents)
+            documents -= kept
+    return found
 
 
 def _by_split(entries: Sequence[dict[str, Any]], what: str) -> dict[str, int]:

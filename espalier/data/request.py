@@ -7,6 +7,8 @@ from typing import Literal
 
 from espalier.errors import UserError
 
+BPE_SIZE = 2048
+
 
 @dataclass(frozen=True)
 class Request:
@@ -17,14 +19,17 @@ class Request:
     tokenizer: str | None = None
     vocab: Path | None = None
     """A local vocabulary file or folder for the tokenizer."""
-    vocab_size: int = 2048
-    """Ids of a bpe trained here."""
+    vocab_size: int | None = None
+    """Ids of a bpe trained here; None: BPE_SIZE."""
     local: Path | None = None
     """A local copy of a built-in text."""
+    fallback: tuple[str, ...] = ()
+    """Other hf:ID sources, in order, for when the first does not answer."""
     val_fraction: float | None = None
     target_tokens: int | None = None
     shards: int = 1
-    text_key: str = "text"
+    text_key: str | None = None
+    """The field of a record that holds its text; None: text."""
     errors: Literal["strict", "replace"] = "strict"
     bad: Literal["refuse", "skip"] = "refuse"
     existing: Literal["keep", "overwrite"] = "keep"

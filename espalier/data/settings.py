@@ -10,5 +10,5 @@ class DataConfig(Config):
 
     corpus: str | None = None
     """A directory made by `espalier prepare`, or nanoGPT's own with train.bin and val.bin."""
-    batch_size: int = Field(default=12, ge=1)
+    batch_size: int = Field(default=12, ge=1, le=2**24)
     """Windows in one micro-batch."""

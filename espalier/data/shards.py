@@ -7,17 +7,17 @@ lengths was written after it and is cut off before the work is taken up again.
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from espalier import durable, lock
 from espalier.data.blocks import Block, Counts, Encoded
-from espalier.data.download import hash_file
-from espalier.errors import MachineError, UserError
+from espalier.errors import MachineError
 
 STATE = "state.json"
 KEYS = "keys.u64"
@@ -125,7 +125,7 @@ def describe(folder: Path, names: Sequence[str], state: State) -> list[dict[str,
         name, counts = names[index], asdict(state.shards[index])
         split = "train" if index else "val"
         entries.append(
-            {"file": name, "split": split} | counts | {"sha256": hash_file(folder / name)}
+            {"file": name, "split": split} | counts | {"sha256": durable.digest(folder / name)}
         )
     return entries
 
@@ -138,24 +138,19 @@ def publish(partial: Path, out: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
             out.rename(old)
         partial.rename(out)
-        _sync_folder(out.parent)
+        durable.sync(out.parent)
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise MachineError(f"cannot put {partial} in place of {out}: {error.strerror}") from None
 
 
-@contextmanager
-def alone(partial: Path) -> Iterator[None]:
+def alone(partial: Path) -> AbstractContextManager[None]:
     """Nobody else prepares the same corpus; UserError when somebody does."""
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        lock = (partial / LOCK).open("ab")
     except OSError as error:
         raise MachineError(f"cannot write {partial}: {error.strerror}") from None
-    with lock:
-        _lock(lock, partial)
-        yield
-    (partial / LOCK).unlink(missing_ok=True)
+    return lock.hold(partial / LOCK)
 
 
 def clear(folder: Path, keep: Collection[str] = ()) -> None:
@@ -167,13 +162,8 @@ def clear(folder: Path, keep: Collection[str] = ()) -> None:
 
 def write_json(file: Path, tree: dict[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
-    part = file.with_name(file.name + ".part")
     try:
-        with part.open("w", encoding="utf-8") as stream:
-            json.dump(tree, stream, ensure_ascii=False, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
+        durable.write_json(file, tree)
     except OSError as error:
         raise MachineError(f"cannot write {file}: {error.strerror}") from None
 
@@ -192,24 +182,3 @@ def _between(
     keys: np.ndarray[Any, np.dtype[np.uint64]], low: int, high: int
 ) -> np.ndarray[Any, np.dtype[np.uint64]]:
     return keys[(keys >= np.uint64(low)) & (keys <= np.uint64(high))]
-
-
-def _lock(lock: BinaryIO, partial: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on this system; there the second writer is not noticed
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise UserError(f"{partial} is being written by another espalier prepare") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # a directory cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from espalier.errors import UserError
 
 Ints = NDArray[np.int64]
+Words = NDArray[np.unsignedinteger]
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
@@ -24,14 +25,21 @@ class Tokens:
         self.files = tuple(files)
         self.dtype = np.dtype(dtype)
         self.vocab_size = vocab_size
-        self._shards = [np.memmap(file, self.dtype, mode="r") for file in self.files]
+        # plain arrays over the maps: a memmap's own slices cost more than what is read
+        self._shards = [np.asarray(np.memmap(file, self.dtype, mode="r")) for file in self.files]
         self._edges = np.cumsum([0, *(len(shard) for shard in self._shards)])
+        self._length = int(self._edges[-1])
+        self._views: dict[tuple[int, int], Words] = {}
 
     def __len__(self) -> int:
-        return int(self._edges[-1])
+        return self._length
 
     def gather(self, starts: ArrayLike, length: int) -> Ints:
-        """Windows of `length` tokens at `starts`, int64 [len(starts), length].
+        """Windows of `length` tokens at `starts`, int64 [len(starts), length]; see `windows`."""
+        return self.windows(starts, length).astype(np.int64)
+
+    def windows(self, starts: ArrayLike, length: int) -> Words:
+        """Windows of `length` tokens at `starts`, [len(starts), length] in the corpus' own dtype.
 
         A window may run over the edge between two shards. UserError for an id that is not in the
         vocabulary; IndexError for a window outside the corpus.
@@ -39,33 +47,44 @@ class Tokens:
         wanted = np.atleast_1d(np.asarray(starts, np.int64))
         if wanted.size and (wanted.min() < 0 or wanted.max() + length > len(self)):
             raise IndexError(f"windows of {length} outside the {len(self)} tokens of this split")
-        found = np.empty((len(wanted), length), np.int64)
-        homes = np.searchsorted(self._edges, wanted, side="right") - 1
-        crossing = wanted + length > self._edges[homes + 1]
-        for home in np.unique(homes[~crossing]).tolist():
-            rows = (homes == home) & ~crossing
-            view = sliding_window_view(self._shards[home], length)
-            found[rows] = view[wanted[rows] - self._edges[home]]
-        for row in np.flatnonzero(crossing).tolist():
-            found[row] = self._across(int(wanted[row]), length)
+        alone = len(self._shards) == 1 and wanted.size
+        found = self._view(0, length)[wanted] if alone else self._from_many(wanted, length)
         if found.size and (largest := int(found.max())) >= self.vocab_size:
             raise UserError(_too_large(self.files[0], largest, self.vocab_size))
         return found
 
-    def _across(self, start: int, length: int) -> Ints:
-        parts: list[NDArray[np.unsignedinteger]] = []
+    def _view(self, shard: int, length: int) -> Words:
+        """All windows of a shard, without a copy."""
+        if (shard, length) not in self._views:
+            self._views[shard, length] = sliding_window_view(self._shards[shard], length)
+        return self._views[shard, length]
+
+    def _from_many(self, wanted: Ints, length: int) -> Words:
+        found = np.empty((len(wanted), length), self.dtype)
+        homes = np.searchsorted(self._edges, wanted, side="right") - 1
+        crossing = wanted + length > self._edges[homes + 1]
+        for home in np.unique(homes[~crossing]).tolist():
+            rows = (homes == home) & ~crossing
+            found[rows] = self._view(home, length)[wanted[rows] - self._edges[home]]
+        for row in np.flatnonzero(crossing).tolist():
+            found[row] = self._across(int(wanted[row]), length)
+        return found
+
+    def _across(self, start: int, length: int) -> Words:
+        parts: list[Words] = []
         for shard, edge in zip(self._shards, self._edges.tolist(), strict=False):
             first, last = max(start - edge, 0), min(start + length - edge, len(shard))
             if first < last:
                 parts.append(shard[first:last])
-        return np.concatenate(parts).astype(np.int64)
+        return np.concatenate(parts)
 
     def sample(self, blocks: int = 64, block: int = 1 << 18) -> Ints:
         """At most `blocks` evenly spaced blocks of tokens: the whole split when it is small."""
         if len(self) <= blocks * block:
             return np.concatenate([np.asarray(shard, np.int64) for shard in self._shards])
         starts = np.linspace(0, len(self) - block, blocks).astype(np.int64)
-        return np.concatenate([self._across(start, block) for start in starts.tolist()])
+        seen = [self._across(start, block) for start in starts.tolist()]
+        return np.concatenate(seen).astype(np.int64)
 
     def check(self) -> None:
         """UserError when what `sample` sees cannot be ids of this vocabulary in this dtype."""

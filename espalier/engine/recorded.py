@@ -41,7 +41,10 @@ class Recorded:
             step()
         torch.cuda.current_stream(device).wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # records on the present device, which need not be this one; what other threads do (a
+        # server's, a mirror's) does not break a recording of this thread alone
+        record: Any = torch.cuda.graph(self.graph, capture_error_mode="thread_local")
+        with torch.cuda.device(device), record:
             self.hidden = step()
 
     def __call__(

@@ -19,6 +19,10 @@ from torch import Tensor
 from espalier.errors import UserError
 
 MAX_SEED = 2**63 - 1
+# Logits divided by both stay finite in float32; the temperatures and penalties that people use are
+# far inside.
+COLDEST, HOTTEST = 1e-30, 1e30
+MILDEST, HARSHEST = 1e-2, 1e2
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,21 @@ class Sampling:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise UserError(f"{name} must be a finite number, got {value}")
-        if self.temperature < 0:
-            raise UserError(f"temperature must be 0 (greedy) or more, got {self.temperature}")
+        if self.temperature != 0 and not COLDEST <= self.temperature <= HOTTEST:
+            raise UserError(
+                f"temperature must be 0 (greedy), or from {COLDEST:g} to {HOTTEST:g}, "
+                f"got {self.temperature}"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"top_k must be at least 1, got {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise UserError(f"min_p must be from 0 to 1, got {self.min_p}")
-        if self.repetition_penalty <= 0:
+        if not MILDEST <= self.repetition_penalty <= HARSHEST:
             raise UserError(
-                f"repetition_penalty must be above 0 (1 is off), got {self.repetition_penalty}"
+                f"repetition_penalty must be from {MILDEST:g} to {HARSHEST:g} (1 is off), "
+                f"got {self.repetition_penalty}"
             )
         if not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed must be from 0 to {MAX_SEED}, got {self.seed}")

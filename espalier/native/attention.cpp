@@ -7,12 +7,14 @@
    One thread takes a (batch, key/value head). Keys and values are laid out once in fp32; queries go
    by in panels of ROWS. A panel's scores are kept whole (ROWS x time floats lie in the second-level
    cache), so that the softmax is exact without rescaling. The backward pass recomputes them from the
-   forward's log-sum-exp. Both matrix products run on one 8 x 32 register tile. */
+   forward's log-sum-exp. Both matrix products run on one 8 x 32 register tile.
+
+   Dropout of weights keeps no mask: whether a weight stays is a hash of the seed and its place. */
 
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
-#include <cstring>
+
+#include "number.h"
 
 namespace {
 
@@ -21,6 +23,7 @@ constexpr float HIDDEN = -1e30f; /* the score of a key that may not be seen */
 
 typedef float lanes __attribute__((vector_size(64), aligned(4)));
 typedef int32_t ints __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
 
 struct View {
     void *data;
@@ -29,7 +32,8 @@ struct View {
 
 struct Shape {
     long batch, time, heads, kv_heads, width, window;
-    float scale;
+    uint64_t seed;
+    float scale, dropout;
     int bf16, threads;
 };
 
@@ -39,26 +43,13 @@ inline long padded(long n) { return (n + WIDE - 1) / WIDE * WIDE; }
 /* Rows of a power of two would share few sets of the cache. */
 inline long leading(long n) { return padded(n) + 16; }
 
-inline float from_bf16(uint16_t x) {
-    uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-inline uint16_t to_bf16(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 /* out[time][stride] = one head in fp32; what lies past `width` stays as it is (zero). */
 void load(const View *view, const Shape *s, long b, long h, float *out, long stride) {
     for (long t = 0; t < s->time; t++) {
         long at = b * view->batch + t * view->time + h * view->head;
         if (s->bf16)
             for (long i = 0; i < s->width; i++)
-                out[t * stride + i] = from_bf16(((const uint16_t *)view->data)[at + i]);
+                out[t * stride + i] = get(((const uint16_t *)view->data)[at + i]);
         else
             memcpy(out + t * stride, (const float *)view->data + at, sizeof(float) * s->width);
     }
@@ -69,7 +60,7 @@ void store(const View *view, const Shape *s, long b, long h, const float *in, lo
         long at = b * view->batch + t * view->time + h * view->head;
         if (s->bf16)
             for (long i = 0; i < s->width; i++)
-                ((uint16_t *)view->data)[at + i] = to_bf16(in[t * stride + i]);
+                put((uint16_t *)view->data + at + i, in[t * stride + i]);
         else
             memcpy((float *)view->data + at, in + t * stride, sizeof(float) * s->width);
     }
@@ -187,6 +178,25 @@ void weigh(const Shape *s, float *panel, long ld, long first, long rows, long be
     }
 }
 
+/* What sixteen weights from column j on are multiplied by: 0, or 1 / (1 - dropout). */
+inline lanes kept(const Shape *s, uint32_t key, long j) {
+    words place = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    words drawn = hash(place + (key + (uint32_t)j));
+    lanes stays = lanes{} + 1.0f / (1.0f - s->dropout);
+    return drawn >= words{} + drop_limit(s->dropout) ? stays : lanes{};
+}
+
+/* Drop weights of a panel whose first row has the number `row` among all rows of all heads. */
+void thin(const Shape *s, float *panel, long ld, long row, long rows, long begin, long end) {
+    for (long r = 0; r < rows; r++) {
+        uint32_t key = run_key(s->seed, row + r);
+        for (long j = begin; j < end; j += 16) {
+            lanes *at = (lanes *)(panel + r * ld + j - begin);
+            *at = *at * kept(s, key, j);
+        }
+    }
+}
+
 float *zeroed(size_t floats) {
     size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
     float *memory = (float *)aligned_alloc(64, bytes);
@@ -235,6 +245,8 @@ int attention_forward(const Shape *s, const View *q, const View *k, const View *
                     product(rows, end - begin, s->width, queries + i * D, D, 1, keys_t + begin, L,
                             panel, L, 0);
                     weigh(s, panel, L, i, rows, begin, end, shift, total);
+                    if (s->dropout > 0)
+                        thin(s, panel, L, (b * s->heads + h) * T + i, rows, begin, end);
                     product(rows, D, least(end, T) - begin, panel, L, 1, values + begin * D, D,
                             result + i * D, D, 0);
                     for (long r = 0; r < rows; r++) {
@@ -289,7 +301,10 @@ int attention_backward(const Shape *s, const View *q, const View *k, const View 
                     product(rows, span, s->width, queries + i * D, D, 1, keys_t + begin, L, p, L, 0);
                     weigh(s, p, L, i, rows, begin, end, shift, NULL);
                     product(rows, span, s->width, grads + i * D, D, 1, values_t + begin, L, dp, L, 0);
+                    long row = (b * s->heads + h) * T + i;
+                    if (s->dropout > 0) thin(s, dp, L, row, rows, begin, end);
                     score_gradients(s, p, dp, L, rows, span, delta);
+                    if (s->dropout > 0) thin(s, p, L, row, rows, begin, end);
                     product(rows, D, real, dp, L, 1, keys + begin * D, D, dqs + i * D, D, 0);
                     product(real, D, rows, dp, 1, L, queries + i * D, D, dks + begin * D, D, 1);
                     product(real, D, rows, p, 1, L, grads + i * D, D, dvs + begin * D, D, 1);

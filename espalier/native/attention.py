@@ -18,7 +18,9 @@ class _View(ctypes.Structure):
 class _Shape(ctypes.Structure):
     _fields_ = (
         ("sizes", ctypes.c_long * 6),
+        ("seed", ctypes.c_uint64),
         ("scale", ctypes.c_float),
+        ("dropout", ctypes.c_float),
         ("bf16", ctypes.c_int),
         ("threads", ctypes.c_int),
     )
@@ -39,21 +41,35 @@ def serves(q: Tensor) -> bool:
     return ready and q.device.type == "cpu" and q.dtype in _DTYPES
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, dropout: float = 0.0
+) -> Tensor:
     """Causal attention of (batch, time, heads, width) queries on keys and values of the same time.
 
     Key/value heads may be fewer than query heads and divide them; a query sees the last `window`
-    tokens, itself included. fp32 or bf16, arithmetic in fp32.
+    tokens, itself included. fp32 or bf16, arithmetic in fp32. Dropout of weights draws
+    its seed from torch's generator.
     """
-    out: Tensor = torch.ops.espalier.attention(q, k, v, scale, window or q.shape[1])[0]
+    seed = torch.randint(2**62, (1,)) if dropout else None
+    span = window or q.shape[1]
+    out: Tensor = torch.ops.espalier.attention(q, k, v, scale, span, dropout, seed)[0]
     return out
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> tuple[Tensor, Tensor]:
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    window: int,
+    dropout: float,
+    seed: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     q, k, v = (_rows(t) for t in (q, k, v))
     out = torch.empty(q.shape, dtype=q.dtype)
     lse = torch.empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
-    _call("attention_forward", _shape(q, k, scale, window), q, k, v, out, lse)
+    shape = _shape(q, k, scale, window, dropout, seed)
+    _call("attention_forward", shape, q, k, v, out, lse)
     return out, lse
 
 
@@ -66,10 +82,13 @@ def _backward(
     lse: Tensor,
     scale: float,
     window: int,
+    dropout: float,
+    seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v, grad = (_rows(t) for t in (q, k, v, grad.to(q.dtype)))
     given = [torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v)]
-    _call("attention_backward", _shape(q, k, scale, window), q, k, v, out, lse, grad, *given)
+    shape = _shape(q, k, scale, window, dropout, seed)
+    _call("attention_backward", shape, q, k, v, out, lse, grad, *given)
     return given[0], given[1], given[2]
 
 
@@ -77,10 +96,14 @@ def _rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def _shape(q: Tensor, k: Tensor, scale: float, window: int) -> _Shape:
+def _shape(
+    q: Tensor, k: Tensor, scale: float, window: int, dropout: float, seed: Tensor | None
+) -> _Shape:
     b, t, heads, width = q.shape
     sizes = (ctypes.c_long * 6)(b, t, heads, k.shape[2], width, min(window, t))
-    return _Shape(sizes, scale, q.dtype == torch.bfloat16, torch.get_num_threads())
+    drawn = 0 if seed is None else int(seed)
+    bf16 = q.dtype == torch.bfloat16
+    return _Shape(sizes, drawn, scale, dropout, bf16, torch.get_num_threads())
 
 
 def _call(name: str, shape: _Shape, *tensors: Tensor) -> None:
@@ -97,42 +120,37 @@ def _call(name: str, shape: _Shape, *tensors: Tensor) -> None:
         raise MemoryError("attention: no memory for its scratch space")
 
 
-def _meta(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int) -> tuple[Tensor, Tensor]:
+def _meta(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     lse = q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
     return torch.empty_like(q, memory_format=torch.contiguous_format), lse
 
 
 def _meta_backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    scale: float,
-    window: int,
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     made = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v)]
     return made[0], made[1], made[2]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, ctx.scale, ctx.window = inputs
-    ctx.save_for_backward(q, k, v, *output)
+    q, k, v, *ctx.numbers, seed = inputs  # scale, window, dropout
+    ctx.save_for_backward(q, k, v, *output, seed)
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    made = torch.ops.espalier.attention_backward(grad, *ctx.saved_tensors, ctx.scale, ctx.window)
-    return *made, None, None
+    *tensors, seed = ctx.saved_tensors
+    made = torch.ops.espalier.attention_backward(grad, *tensors, *ctx.numbers, seed)
+    return *made, None, None, None, None
 
 
 _library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
-    "attention(Tensor q, Tensor k, Tensor v, float scale, int window) -> (Tensor, Tensor)"
+    "attention(Tensor q, Tensor k, Tensor v, float scale, int window, float dropout, Tensor? seed)"
+    " -> (Tensor, Tensor)"
 )
 _library.define(
     "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
-    "float scale, int window) -> (Tensor, Tensor, Tensor)"
+    "float scale, int window, float dropout, Tensor? seed) -> (Tensor, Tensor, Tensor)"
 )
 _library.impl("attention", _forward, "CPU")
 _library.impl("attention_backward", _backward, "CPU")

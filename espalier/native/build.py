@@ -78,7 +78,8 @@ def _key(source: Path) -> str:
     features = next(
         (line for line in cpu.splitlines() if line.startswith(("flags", "Features"))), ""
     )
-    text = [source.read_bytes(), " ".join(FLAGS).encode(), version, features.encode()]
+    shared = source.with_name("number.h").read_bytes()
+    text = [source.read_bytes(), shared, " ".join(FLAGS).encode(), version, features.encode()]
     return hashlib.sha256(b"\0".join(text)).hexdigest()[:16]
 
 

@@ -7,9 +7,9 @@
    slot, so that memory is read in order. What a row gives does not depend on the rows beside it. */
 
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
-#include <cstring>
+
+#include "number.h"
 
 namespace {
 
@@ -38,20 +38,6 @@ inline lanes read(const float *at) { return *(const lanes *)at; }
 inline lanes read(const uint16_t *at) {
     return (lanes)(__builtin_convertvector(*(const halves *)at, ints) << 16);
 }
-inline float one(const float *at) { return *at; }
-inline float one(const uint16_t *at) {
-    uint32_t bits = (uint32_t)*at << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-inline void put(float *at, float x) { *at = x; }
-inline void put(uint16_t *at, float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    *at = (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 inline float across(lanes x) {
     typedef float eight __attribute__((vector_size(32)));
     typedef float four __attribute__((vector_size(16)));
@@ -84,14 +70,14 @@ template <class T> inline float dot(const float *q, const T *k, long width) {
     long d = 0;
     for (; d + 16 <= width; d += 16) sum += read(q + d) * read(k + d);
     float total = across(sum);
-    for (; d < width; d++) total += q[d] * one(k + d);
+    for (; d < width; d++) total += q[d] * get(k[d]);
     return total;
 }
 
 template <class T> inline void add(float *out, float weight, const T *v, long width) {
     long d = 0;
     for (; d + 16 <= width; d += 16) *(lanes *)(out + d) += weight * read(v + d);
-    for (; d < width; d++) out[d] += weight * one(v + d);
+    for (; d < width; d++) out[d] += weight * get(v[d]);
 }
 
 /* scores[0..n) to weights that add up to 1; room up to a multiple of 16 is used. */

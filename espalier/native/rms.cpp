@@ -5,8 +5,8 @@
    fp32. */
 
 #include <cmath>
-#include <cstdint>
-#include <cstring>
+
+#include "number.h"
 
 namespace {
 
@@ -21,71 +21,58 @@ struct Shape {
     int bf16, threads;
 };
 
-inline float get(const Rows *rows, long at, int bf16) {
-    if (!bf16) return ((const float *)rows->data)[at];
-    uint32_t bits = (uint32_t)((const uint16_t *)rows->data)[at] << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
+template <typename Number> const Number *place(const Rows *rows, const Shape *s, long row) {
+    long at = row / s->inner * rows->outer + row % s->inner * rows->inner;
+    return (const Number *)rows->data + at;
 }
 
-inline void put(void *data, long at, float x, int bf16) {
-    if (!bf16) {
-        ((float *)data)[at] = x;
-        return;
-    }
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    ((uint16_t *)data)[at] = (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-/* Templates, so that each loop is compiled without a question in it. */
-template <int BF16>
-void forward(const Shape *s, const Rows *x, const float *gain, void *y, float *scale) {
+template <typename Number>
+void forward(const Shape *s, const Rows *x, const float *gain, Number *y, float *scale) {
     long n = s->width;
 #pragma omp parallel for num_threads(s->threads) schedule(static)
     for (long row = 0; row < s->outer * s->inner; row++) {
-        long at = row / s->inner * x->outer + row % s->inner * x->inner;
+        const Number *from = place<Number>(x, s, row);
+        Number *to = y + row * n;
         float square = 0;
 #pragma omp simd reduction(+ : square)
-        for (long i = 0; i < n; i++) square += get(x, at + i, BF16) * get(x, at + i, BF16);
+        for (long i = 0; i < n; i++) square += get(from[i]) * get(from[i]);
         float r = 1.0f / sqrtf(square / n + s->eps);
         scale[row] = r;
         if (gain)
-            for (long i = 0; i < n; i++) put(y, row * n + i, get(x, at + i, BF16) * r * gain[i], BF16);
+            for (long i = 0; i < n; i++) put(to + i, get(from[i]) * r * gain[i]);
         else
-            for (long i = 0; i < n; i++) put(y, row * n + i, get(x, at + i, BF16) * r, BF16);
+            for (long i = 0; i < n; i++) put(to + i, get(from[i]) * r);
     }
 }
 
 /* dx = r (g - x r^2 mean(g x)) with g = dy gain; dgain, one row of sums per thread: dy x r. */
-template <int BF16>
+template <typename Number>
 void backward(const Shape *s, const Rows *dy, const Rows *x, const float *gain, const float *scale,
-              void *dx, float *dgain) {
+              Number *dx, float *dgain) {
     long n = s->width, rows = s->outer * s->inner;
 #pragma omp parallel for num_threads(s->threads) schedule(static)
     for (int t = 0; t < s->threads; t++) {
         float *sums = dgain ? dgain + t * n : nullptr;
         for (long row = rows * t / s->threads; row < rows * (t + 1) / s->threads; row++) {
-            long ax = row / s->inner * x->outer + row % s->inner * x->inner;
-            long ag = row / s->inner * dy->outer + row % s->inner * dy->inner;
+            const Number *from = place<Number>(x, s, row), *grad = place<Number>(dy, s, row);
+            Number *to = dx + row * n;
             float r = scale[row], dot = 0;
             if (gain) {
 #pragma omp simd reduction(+ : dot)
                 for (long i = 0; i < n; i++)
-                    dot += get(dy, ag + i, BF16) * gain[i] * get(x, ax + i, BF16);
+                    dot += get(grad[i]) * gain[i] * get(from[i]);
                 float c = dot * r * r * r / n;
                 for (long i = 0; i < n; i++) {
-                    float g = get(dy, ag + i, BF16), v = get(x, ax + i, BF16);
-                    put(dx, row * n + i, r * g * gain[i] - c * v, BF16);
+                    float g = get(grad[i]), v = get(from[i]);
+                    put(to + i, r * g * gain[i] - c * v);
                     sums[i] += g * v * r;
                 }
             } else {
 #pragma omp simd reduction(+ : dot)
-                for (long i = 0; i < n; i++) dot += get(dy, ag + i, BF16) * get(x, ax + i, BF16);
+                for (long i = 0; i < n; i++) dot += get(grad[i]) * get(from[i]);
                 float c = dot * r * r * r / n;
                 for (long i = 0; i < n; i++)
-                    put(dx, row * n + i, r * get(dy, ag + i, BF16) - c * get(x, ax + i, BF16), BF16);
+                    put(to + i, r * get(grad[i]) - c * get(from[i]));
             }
         }
     }
@@ -97,13 +84,13 @@ extern "C" {
 
 /* y = x r gain, r = 1 / sqrt(mean(x^2) + eps) kept in `scale`; gain may be null. */
 void rms_forward(const Shape *s, const Rows *x, const float *gain, void *y, float *scale) {
-    s->bf16 ? forward<1>(s, x, gain, y, scale) : forward<0>(s, x, gain, y, scale);
+    s->bf16 ? forward(s, x, gain, (uint16_t *)y, scale) : forward(s, x, gain, (float *)y, scale);
 }
 
 /* Gradients of x and, where there is a gain, of it: (threads, width) zeroed, to be added up. */
 void rms_backward(const Shape *s, const Rows *dy, const Rows *x, const float *gain,
                   const float *scale, void *dx, float *dgain) {
-    s->bf16 ? backward<1>(s, dy, x, gain, scale, dx, dgain)
-            : backward<0>(s, dy, x, gain, scale, dx, dgain);
+    s->bf16 ? backward(s, dy, x, gain, scale, (uint16_t *)dx, dgain)
+            : backward(s, dy, x, gain, scale, (float *)dx, dgain);
 }
 }

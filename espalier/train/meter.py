@@ -15,17 +15,22 @@ class Stopwatch:
     """Time in updates since it was last read; evaluations and saves are not in it."""
 
     def __init__(self) -> None:
-        self.seconds, self.updates = 0.0, 0
+        self.seconds, self.waited, self.updates = 0.0, 0.0, 0
 
     def add(self, seconds: float) -> None:
         self.seconds += seconds
         self.updates += 1
 
-    def read(self) -> float:
-        """Mean seconds of an update; starts anew."""
-        mean = self.seconds / max(1, self.updates)
-        self.seconds, self.updates = 0.0, 0
-        return mean
+    def wait(self, seconds: float) -> None:
+        """The part of an update in which it waited for its batch."""
+        self.waited += seconds
+
+    def read(self) -> tuple[float, float]:
+        """Mean seconds of an update, and those of them spent on its batch; starts anew."""
+        count = max(1, self.updates)
+        means = self.seconds / count, self.waited / count
+        self.seconds, self.waited, self.updates = 0.0, 0.0, 0
+        return means
 
 
 class Utilisation:

@@ -1,5 +1,8 @@
 """From a configuration to a trainer: precision, optimizer, objective, schedule, compilation."""
 
+import os
+import re
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -9,7 +12,7 @@ from torch import Tensor
 from espalier import device as machine
 from espalier.cost import count
 from espalier.errors import MachineError, UserError
-from espalier.native import attention, heap, rms
+from espalier.native import heap, training
 from espalier.nn.gpt import GPT, GPTConfig, sketch
 from espalier.nn.slots import roles, splits
 from espalier.train import precision
@@ -19,6 +22,10 @@ from espalier.train.slots import Named, Span
 from espalier.train.steps import Stepper
 
 LARGE = 10_000_000  # parameters; below, activations fit anywhere
+
+# Compiling takes about WARM_UP seconds and saves GAIN of a step: nanoGPT's README tells of 250 ms
+# that became 135 ms, other models save less. benchmarks/gpu.sh measures both.
+WARM_UP, GAIN = 40.0, 0.3
 
 
 def horizon(config: TrainConfig, tokens_per_step: int) -> int:
@@ -43,6 +50,8 @@ def check_device(wish: str) -> str:
     """The device to train on; UserError for one that is not here."""
     if wish == "auto":
         return machine.choose()
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", wish):
+        raise UserError(f"no device '{wish}': take cpu, cuda, cuda:N (a number) or mps")
     try:
         torch.empty(0, device=wish)
     except (RuntimeError, AssertionError) as error:
@@ -56,10 +65,10 @@ def stepper(
 ) -> Stepper:
     """Everything that one update needs; the model already lies on the device."""
     if config.deterministic and device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
         torch.use_deterministic_algorithms(True)
     if device == "cpu":
-        attention.prepare()
-        rms.prepare()
+        training.prepare()
         heap.keep()
     role, split = roles(model), splits(model)
     named = [
@@ -82,6 +91,11 @@ def stepper(
 def _recompute(config: TrainConfig, shape: GPTConfig, rows: int, device: str) -> bool:
     if config.checkpoint_activations != "auto":
         return config.checkpoint_activations
+    return too_large(shape, rows, device)
+
+
+def too_large(shape: GPTConfig, rows: int, device: str) -> bool:
+    """Would the activations of a micro-batch of `rows` not fit into the memory that is free?"""
     model = sketch(shape)
     if sum(p.numel() for p in model.parameters()) < LARGE:
         return False
@@ -91,16 +105,34 @@ def _recompute(config: TrainConfig, shape: GPTConfig, rows: int, device: str) ->
     return need.activations > 0.8 * free - need.gradients - need.optimizer
 
 
-def compile_step(stepper: Stepper, wish: bool | str, rows: int, block_size: int) -> str:
+def eager_seconds(stepper: Stepper, blank: Tensor) -> float:
+    """What a micro-batch takes as it is: forward and backward, the faster of two after a first."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        float(stepper.backward(blank, blank))  # reading the loss does not wait for the gradients
+        if stepper.device.startswith("cuda"):
+            torch.cuda.synchronize(stepper.device)
+        times.append(time.perf_counter() - start)
+        stepper.forget()
+    return min(times[1:])
+
+
+def compile_step(stepper: Stepper, wish: bool | str, shape: tuple[int, int], ahead: int) -> str:
     """Compile as wished and try one micro-batch; what went wrong, when it goes on eagerly.
 
-    Leaves no gradient and no trace in the random generators. MachineError for "require".
+    `shape` is the micro-batch's (rows, time), `ahead` how many of them are still to come. "auto"
+    compiles on a GPU, where they take long enough. Leaves no gradient and no trace in the random
+    generators. MachineError for "require".
     """
-    if wish is False or (wish == "auto" and not stepper.device.startswith("cuda")):
+    on_gpu = stepper.device.startswith("cuda")
+    if wish is False or (wish == "auto" and not on_gpu):
         return ""
-    blank: Tensor = torch.zeros(rows, block_size, dtype=torch.long)
-    cards = range(torch.cuda.device_count()) if stepper.device.startswith("cuda") else []
+    blank: Tensor = torch.zeros(shape, dtype=torch.long)
+    cards = range(torch.cuda.device_count()) if on_gpu else []
     with torch.random.fork_rng(devices=cards):
+        if wish == "auto" and ahead * eager_seconds(stepper, blank) * GAIN < WARM_UP:
+            return ""
         try:
             stepper.objective.compile()
             stepper.backward(blank, blank)

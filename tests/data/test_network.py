@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,19 @@ def test_a_missing_page_is_not_asked_for_twice(retry: Retry, pauses: list[float]
 def test_a_dead_server_is_one_error_with_the_way_out(retry: Retry, pauses: list[float]) -> None:
     with pytest.raises(MachineError, match="the way out"):
         fetch("http://127.0.0.1:9/a", "a", known(TEXT), "the way out", retry)
-    assert len(pauses) == 3
+    assert len(pauses) == 1  # nobody listens there: that does not change in seconds
+
+
+def test_what_is_tried_again_is_told(retry: Retry) -> None:
+    told: list[str] = []
+    speaking = replace(retry, note=told.append)
+    with serving(Site({"/a": TEXT}, failures=2)) as site:
+        fetch(f"{site.address}/a", "a", known(TEXT), "", speaking)
+        assert told == [
+            f"downloading {site.address}/a",
+            "download: HTTP 503; attempt 2 of 4 in 0.5 s",
+            "download: HTTP 503; attempt 3 of 4 in 1 s",
+        ]
 
 
 def test_shakespeare_is_downloaded_once_then_offline(
@@ -178,6 +191,42 @@ def test_a_stream_that_stays_broken_stops_and_is_resumed(
     assert corpus.meta["documents"]["train"] + corpus.meta["documents"]["val"] == 200
     whole = prepare(Request("hf:a/b", tmp_path / "whole", "byte"), retry=retry)
     assert whole.digest == corpus.digest
+
+
+@pytest.mark.parametrize(("dies_at", "first"), [(0, {}), (150, {"a/b": 150})])
+def test_a_named_fallback_takes_over_and_the_corpus_says_from_where(
+    dies_at: int,
+    first: dict[str, int],
+    tmp_path: Path,
+    retry: Retry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dies(Flaky):
+        def __iter__(self) -> Iterator[dict[str, str]]:
+            while self.at < dies_at:
+                self.at += 1
+                yield {"text": f"document {self.at - 1}"}
+            raise ConnectionError("the line is dead")
+
+    def reopen(dataset: Dataset, state: Any) -> Flaky:
+        stream = Dies(set()) if dataset.path == "a/b" else Flaky(set())
+        if state is not None:
+            stream.load_state_dict(state)
+        return stream
+
+    monkeypatch.setattr(hub, "_open", reopen)
+    notes: list[str] = []
+    request = Request("hf:a/b", tmp_path / "out", "byte", fallback=("hf:c/d:small",))
+    corpus = prepare(request, Listener(notes.append), retry)
+    assert corpus.meta["source"]["read_from"] == first | {"c/d:small": 200}
+    assert any("trying c/d:small" in note for note in notes)
+
+
+def test_a_fallback_that_is_no_hub_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--fallback takes hf:ID"):
+        prepare(Request("hf:a/b", tmp_path / "out", "byte", fallback=("more.txt",)))
+    with pytest.raises(UserError, match="--fallback is for what is streamed"):
+        prepare(Request("shared.txt", tmp_path / "out", "byte", fallback=("hf:a/b",)))
 
 
 @pytest.mark.parametrize("name", ["openwebtext", "pile", "fineweb"])

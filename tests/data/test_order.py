@@ -47,6 +47,14 @@ def test_the_order_is_the_same_however_it_is_asked_for() -> None:
     assert order.starts(17).tolist() == [whole[17]]
 
 
+def test_working_ahead_changes_nothing() -> None:
+    order, ahead = Order(9000, 32, seed=5), Order(9000, 32, seed=5)
+    wanted = [(0, 7), (7, 7), (270, 12), (282, 900), (3, 5), (10**9, 4)]  # 280 windows an epoch
+    for first, rows in wanted:
+        expected = order.starts(np.arange(first, first + rows))
+        assert np.array_equal(ahead.run(first, rows), expected)
+
+
 def test_seeds_and_epochs_give_other_orders() -> None:
     a, b = Order(100_000, 32, seed=5), Order(100_000, 32, seed=6)
     first = np.arange(len(a))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from espalier import lock
 from espalier.data.prepare import prepare
 from espalier.data.request import Request
 from espalier.errors import MachineError, UserError
@@ -93,6 +94,10 @@ def test_a_column_that_is_missing_lists_the_columns(tmp_path: Path) -> None:
         ({"shards": 50}, r"leave a part empty"),
         ({"target_tokens": 10}, r"--target-tokens is for many documents"),
         ({"local": Path("x")}, r"--from is for shakespeare"),
+        ({"tokenizer": "byte", "vocab_size": 300}, r"--vocab-size is for --tokenizer bpe"),
+        ({"tokenizer": "char", "vocab": Path("x")}, r"--vocab is for a published tokenizer"),
+        ({"text_key": "body"}, r"--text-key is for records"),
+        ({"bad": "skip"}, r"--skip-bad is for records"),
     ],
 )
 def test_impossible_options_are_refused(
@@ -139,13 +144,13 @@ def test_a_full_disk_is_seen_before_the_work(
 
 
 def test_nobody_else_may_write_the_same_corpus(tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
     (tmp_path / "a.txt").write_bytes(b"some text to learn\n")
     (tmp_path / "out.partial").mkdir()
-    with (tmp_path / "out.partial" / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="is being written by another"):
-            prepare(Request(str(tmp_path / "a.txt"), tmp_path / "out", "byte"))
+    with (
+        lock.hold(tmp_path / "out.partial" / "lock"),
+        pytest.raises(UserError, match=r"out\.partial is in use by process"),
+    ):
+        prepare(Request(str(tmp_path / "a.txt"), tmp_path / "out", "byte"))
 
 
 def test_several_lines_are_skipped_when_asked(tmp_path: Path) -> None:

@@ -96,9 +96,8 @@ def test_views_of_one_projection_need_no_copy_and_give_the_same() -> None:
 def test_it_is_a_lawful_operator() -> None:
     q = torch.randn(1, 20, 2, 16, requires_grad=True)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(
-        torch.ops.espalier.attention.default, (q, q, q, 0.2, 20), test_utils=checks
-    )
+    arguments = (q, q, q, 0.2, 20, 0.1, torch.tensor([7]))
+    torch.library.opcheck(torch.ops.espalier.attention.default, arguments, test_utils=checks)
 
 
 def test_without_a_compiler_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,3 +147,30 @@ def test_flops_are_counted_as_torch_counts_its_own() -> None:
         lambda q, k, v: torch.einsum("bths,bshd->bthd", torch.einsum("bthd,bshd->bths", q, k), v)
     )
     assert native == full_square
+
+
+def test_dropout_drops_the_same_weights_forward_and_backward() -> None:
+    b, t, heads, drop = 2, 32, 3, 0.25
+    draw = torch.Generator().manual_seed(3)
+    q, k, v = (torch.randn(b, t, heads, t, generator=draw).requires_grad_() for _ in "qkv")
+    see = torch.eye(t)[None, :, None].expand(b, t, heads, t)  # values that show the weights
+
+    def kernel(values: Tensor) -> Tensor:
+        torch.manual_seed(5)
+        return attention.attend(q, k, values, t**-0.5, None, drop)
+
+    kept = kernel(see).detach().double().transpose(1, 2) != 0
+    seen = torch.ones(t, t).tril().bool()
+    assert abs(kept[..., seen].double().mean() - (1 - drop)) < 0.03
+    assert not torch.equal(kept[0, 0], kept[0, 1])
+    assert not torch.equal(kept[0], kept[1])
+
+    scores = (q.double().transpose(1, 2) @ k.double().permute(0, 2, 3, 1)) * t**-0.5
+    weights = scores.masked_fill(~seen, -math.inf).softmax(-1) * kept / (1 - drop)
+    want = (weights @ v.double().transpose(1, 2)).transpose(1, 2)
+    got, weight = kernel(v), torch.randn(b, t, heads, t, generator=draw)
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-4)
+    mine = torch.autograd.grad((got * weight).sum(), (q, k, v))
+    theirs = torch.autograd.grad((want * weight).sum(), (q, k, v))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)

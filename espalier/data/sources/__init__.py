@@ -3,7 +3,7 @@
 import glob
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from espalier.data.download import Retry
 from espalier.data.pieces import Source
@@ -12,7 +12,7 @@ from espalier.data.sources.builtin import BUILTINS
 from espalier.data.sources.hub import Dataset, Stream
 from espalier.data.sources.jsonl import JsonLines
 from espalier.data.sources.parquet import Parquet
-from espalier.data.sources.records import Rule
+from espalier.data.sources.records import TEXT_KEY, Rule
 from espalier.data.sources.shakespeare import tiny_shakespeare
 from espalier.data.sources.stdlib import python_stdlib
 from espalier.data.sources.textfile import TextFiles
@@ -32,22 +32,26 @@ class Plan(NamedTuple):
     expected: str = ""
 
 
-def find(request: Request, note: Callable[[str], None], retry: Retry | None = None) -> Plan:
+def find(request: Request, note: Callable[[str], None], retry: Retry) -> Plan:
     """The plan for a request; UserError when there is no such source."""
     name = request.source
     if name in {"", "hf:"}:
         raise UserError(f"say which source: a file, a folder, hf:ID, or {', '.join(NAMES)}")
     if request.local is not None and name != "shakespeare":
         raise UserError("--from is for shakespeare; a file of your own is the SOURCE itself")
-    rule = Rule(request.text_key, request.bad, request.errors)
+    rule = Rule(request.text_key or TEXT_KEY, request.bad, request.errors)
     if name == "python-stdlib":
         return Plan(python_stdlib(), "bpe")
     if name == "shakespeare":
         return Plan(tiny_shakespeare(request.local, retry), "char")
+    if request.fallback and not name.startswith("hf:") and name not in BUILTINS:
+        raise UserError("--fallback is for what is streamed: hf:ID or a built-in corpus")
     if name in BUILTINS:
         entry = BUILTINS[name]
-        rule = Rule(request.text_key, request.bad, request.errors, entry.min_chars)
-        stream = Stream(entry.datasets, rule, note, retry or Retry())
+        rule = Rule(request.text_key or TEXT_KEY, request.bad, request.errors, entry.min_chars)
+        others = tuple(_dataset(one) for one in request.fallback)
+        midway = _midway(request)
+        stream = Stream((*entry.datasets, *others), rule, note, retry, midway)
         return Plan(
             stream,
             entry.tokenizer,
@@ -57,10 +61,22 @@ def find(request: Request, note: Callable[[str], None], retry: Retry | None = No
             entry.expected,
         )
     if name.startswith("hf:"):
-        path, _, config = name.removeprefix("hf:").partition(":")
-        stream = Stream((Dataset(path, config or None),), rule, note, retry or Retry())
-        return Plan(stream, "gpt2")
+        datasets = tuple(_dataset(one) for one in (name, *request.fallback))
+        return Plan(Stream(datasets, rule, note, retry, _midway(request)), "gpt2")
     return Plan(_local(name, request, rule), "bpe")
+
+
+def _dataset(name: str) -> Dataset:
+    """Of hf:ID or hf:ID:CONFIG."""
+    path, _, config = name.removeprefix("hf:").partition(":")
+    if not name.startswith("hf:") or not path:
+        raise UserError(f"--fallback takes hf:ID or hf:ID:CONFIG, got '{name}'")
+    return Dataset(path, config or None)
+
+
+def _midway(request: Request) -> Literal["stop", "next"]:
+    """Who names other sources wants one of them when the first breaks off."""
+    return "next" if request.fallback else "stop"
 
 
 def _local(name: str, request: Request, rule: Rule) -> Source:

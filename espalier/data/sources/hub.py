@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
-from espalier.data.download import Retry
+from espalier.data.download import Retry, reason
 from espalier.data.pieces import Mark, Piece
 from espalier.data.sources.records import Rule, document
 from espalier.errors import MachineError, UserError, need
@@ -37,13 +37,15 @@ class Stream:
     """The first of `datasets` that answers, a document each example.
 
     When one fails midway it is asked again, with growing pauses, for what comes after the last
-    document; no other dataset takes its place then, so that a corpus never is a silent mixture.
+    document. If that does not help, another takes its place only where `midway` says so: a corpus
+    never is a mixture that nobody asked for. How many documents each gave, in this order, is told.
     """
 
     datasets: tuple[Dataset, ...]
     rule: Rule
     note: Callable[[str], None]
     retry: Retry = field(default_factory=Retry)
+    midway: Literal["stop", "next"] = "stop"
     one: bool = False
     size: float | None = None
     unit: str = "documents"
@@ -59,43 +61,42 @@ class Stream:
 
     def read(self, cursor: dict[str, Any] | None, tally: Counter[str]) -> Iterator[Piece]:
         index = cursor["dataset"] if cursor else 0
+        place = {"dataset": index, "documents": cursor["documents"] if cursor else 0}
+        state = cursor["state"] if cursor else None
         while True:
-            dataset = self.datasets[index]
-            state = cursor["state"] if cursor else None
-            examples = self._examples(dataset, state)
             try:
-                first = next(examples, None)
-                break
-            except Exception as error:
-                if isinstance(error, MachineError) or cursor or index + 1 == len(self.datasets):
-                    raise self._failed(dataset, error) from None
-                index += 1
-                self.note(f"{dataset.label}: {_reason(error)}; trying {self.datasets[index].label}")
-        done = cursor["documents"] if cursor else 0
-        place = {"dataset": index, "documents": done}
-        if first is not None:
-            yield from self._documents(dataset, chain([first], examples), place, tally)
+                yield from self._documents(place, state, tally)
+                return
+            except _Failed as failed:
+                index, error = place["dataset"], failed.error
+                begun = place["documents"] > 0
+                last = index + 1 == len(self.datasets)
+                if last or isinstance(error, MachineError) or (begun and self.midway == "stop"):
+                    raise self._failed(self.datasets[index], error) from None
+                others = self.datasets[index + 1].label
+                self.note(f"{self.datasets[index].label}: {reason(error)}; trying {others}")
+                place, state = {"dataset": index + 1, "documents": 0}, None
 
-    def _documents(
-        self,
-        dataset: Dataset,
-        examples: Iterator[tuple[Any, Any]],
-        place: dict[str, Any],
-        tally: Counter[str],
-    ) -> Iterator[Piece]:
-        try:
-            for done, (example, state) in enumerate(examples, start=place["documents"] + 1):
-                text = self.rule.text(example, f"{dataset.label}, document {done}", tally)
-                if text is None:
-                    continue
-                tally[f"from {dataset.label}"] += 1
-                here = place | {"documents": done, "state": state}
-                mark = None if state is None else Mark(here, done, dict(tally))
-                yield from document(text, mark)
-        except (UserError, MachineError):
-            raise
-        except Exception as error:
-            raise self._failed(dataset, error) from None
+    def _documents(self, place: dict[str, Any], state: Any, tally: Counter[str]) -> Iterator[Piece]:
+        """From `place`, which counts the documents read; raises _Failed for what broke off."""
+        dataset = self.datasets[place["dataset"]]
+        examples = self._examples(dataset, state)
+        while True:
+            try:
+                found = next(examples, None)
+            except Exception as error:
+                raise _Failed(error) from None
+            if found is None:
+                return
+            example, state = found
+            place["documents"] += 1
+            done = place["documents"]
+            text = self.rule.text(example, f"{dataset.label}, document {done}", tally)
+            if text is None:
+                continue
+            tally[f"from {dataset.label}"] += 1
+            mark = None if state is None else Mark(place | {"state": state}, done, dict(tally))
+            yield from document(text, mark)
 
     def _examples(self, dataset: Dataset, state: Any) -> Iterator[tuple[Any, Any]]:
         """Examples after `state`, every 64th with the state after it; tries again on failure."""
@@ -113,20 +114,27 @@ class Stream:
                 return
             except Exception as error:
                 failures += 1
-                if failures >= self.retry.attempts or _lasting(error):
+                if _lasting(error) or not self.retry.again(failures, dataset.label, error):
                     raise
-                self.retry.sleep(self.retry.first * 2 ** (failures - 1))
 
     def _failed(self, dataset: Dataset, error: Exception) -> Exception:
         if isinstance(error, MachineError):
             return error
         if _lasting(error):
-            return UserError(f"cannot stream {dataset.label}: {_reason(error)}.")
+            return UserError(f"cannot stream {dataset.label}: {reason(error)}.")
         return MachineError(
-            f"cannot stream {dataset.label}: {_reason(error)}.\n"
+            f"cannot stream {dataset.label}: {reason(error)}.\n"
             "Run the same command again to go on from here once the network is back; offline, "
             "prepare local files: espalier prepare FILE.jsonl"
         )
+
+
+class _Failed(Exception):  # noqa: N818
+    """A dataset does not go on, for all the attempts."""
+
+    def __init__(self, error: Exception):
+        super().__init__()
+        self.error = error
 
 
 def _open(dataset: Dataset, state: Any) -> Any:
@@ -149,7 +157,3 @@ def _open(dataset: Dataset, state: Any) -> Any:
 def _lasting(error: Exception) -> bool:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return isinstance(error, (UserError, MachineError)) or bool(kinds & set(LASTING))
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n", maxsplit=1)[0].rstrip(".")

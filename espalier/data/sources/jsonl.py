@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from espalier.data.download import hash_file
 from espalier.data.pieces import Mark, Piece
 from espalier.data.sources.records import Rule, document
+from espalier.durable import digest
 from espalier.errors import UserError
 
 LONGEST = 1 << 28  # bytes of one line
@@ -39,7 +39,7 @@ class JsonLines:
         return int(self.size) + 4 * packed
 
     def identity(self) -> dict[str, Any]:
-        hashes = "\n".join(hash_file(file) for file in self.files)
+        hashes = "\n".join(digest(file) for file in self.files)
         return {
             "kind": "jsonl",
             "name": self.files[0].name if len(self.files) == 1 else f"{len(self.files)} files",

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from espalier.data.download import hash_file
 from espalier.data.pieces import Mark, Piece
 from espalier.data.sources.records import Rule, document
+from espalier.durable import digest
 from espalier.errors import UserError, need
 
 ROWS = 512  # read at a time
@@ -34,7 +34,7 @@ class Parquet:
         return 4 * sum(file.stat().st_size for file in self.files)
 
     def identity(self) -> dict[str, Any]:
-        hashes = "\n".join(hash_file(file) for file in self.files)
+        hashes = "\n".join(digest(file) for file in self.files)
         return {
             "kind": "parquet",
             "name": self.files[0].name if len(self.files) == 1 else f"{len(self.files)} files",

@@ -12,13 +12,14 @@ from espalier.data.tokenizer.base import scrub
 from espalier.errors import UserError
 
 BadRecords = Literal["refuse", "skip"]
+TEXT_KEY = "text"
 
 
 @dataclass(frozen=True)
 class Rule:
     """Which field is the text, and what happens to a record without usable text."""
 
-    text_key: str = "text"
+    text_key: str = TEXT_KEY
     bad: BadRecords = "refuse"
     errors: Literal["strict", "replace"] = "strict"
     min_chars: int = 1

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from espalier.data.download import Retry, fetch, hash_file
+from espalier.data.download import Retry, fetch
 from espalier.data.sources.textfile import TextFiles
+from espalier.durable import digest
 from espalier.errors import UserError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -17,7 +18,7 @@ def tiny_shakespeare(local: Path | None = None, retry: Retry | None = None) -> T
         file = fetch(URL, "shakespeare/input.txt", SHA256, WAY_OUT, retry)
     elif not local.is_file():
         raise UserError(f"--from {local}: no such file")
-    elif (found := hash_file(local)) != SHA256:
+    elif (found := digest(local)) != SHA256:
         raise UserError(
             f"--from {local} is not tiny Shakespeare: SHA-256 {found[:12]}, not {SHA256[:12]}. "
             f"For a text of your own: espalier prepare {local}"

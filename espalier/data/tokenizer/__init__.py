@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from espalier.data.download import Retry
 from espalier.data.tokenizer.base import END_OF_TEXT, Ids, Tokenizer
 from espalier.errors import MachineError, UserError, nearest, need
 
@@ -49,7 +50,9 @@ def check_name(name: str) -> None:
     )
 
 
-def choose(name: str, vocab: Path | None = None, eot: int | None = None) -> Tokenizer:
+def choose(
+    name: str, vocab: Path | None = None, eot: int | None = None, retry: Retry | None = None
+) -> Tokenizer:
     """A tokenizer that needs no training: `byte`, a published encoding, `hf:ID`, a tokenizer.json.
 
     `vocab` is a local vocabulary file or folder, looked at before any cache or network; `eot` is
@@ -65,7 +68,7 @@ def choose(name: str, vocab: Path | None = None, eot: int | None = None) -> Toke
     if name in PUBLISHED:
         from espalier.data.tokenizer.tiktoken import published
 
-        return published(name, vocab)
+        return published(name, vocab, retry)
     return _hugging_face(name, vocab)
 
 

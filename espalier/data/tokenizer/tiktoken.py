@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espalier.data.download import cache, fetch, hash_file
+from espalier.data.download import Retry, cache, fetch
 from espalier.data.tokenizer.base import END_OF_TEXT
 from espalier.data.tokenizer.ranks import Ranks, RankTokenizer, read_merges, read_ranks
+from espalier.durable import digest
 from espalier.errors import UserError
 
 PUBLIC = "https://openaipublic.blob.core.windows.net/"
@@ -86,13 +87,15 @@ class TiktokenTokenizer(RankTokenizer):
         return {"name": "tiktoken", "encoding": self.encoding} | super().spec()
 
 
-def published(name: str, vocab: Path | None = None) -> TiktokenTokenizer:
+def published(
+    name: str, vocab: Path | None = None, retry: Retry | None = None
+) -> TiktokenTokenizer:
     """The encoding `name`, its vocabulary looked for in `vocab`, then where `places` says.
 
     Raises UserError for a file that is not the published one, MachineError when it is nowhere.
     """
     entry = ENCODINGS[name]
-    text = _locate(name, entry, vocab).read_text(encoding="utf-8")
+    text = _locate(name, entry, vocab, retry).read_text(encoding="utf-8")
     ranks = read_merges(text) if entry.path.endswith(".bpe") else read_ranks(text)
     return TiktokenTokenizer(name, ranks, entry.pattern, entry.special)
 
@@ -111,20 +114,21 @@ def places(name: str, entry: Published) -> Iterator[Path]:
         yield Path(folder) / hashlib.sha1((PUBLIC + entry.path).encode()).hexdigest()
 
 
-def _locate(name: str, entry: Published, vocab: Path | None) -> Path:
+def _locate(name: str, entry: Published, vocab: Path | None, retry: Retry | None) -> Path:
     file = Path(entry.path).name
     if vocab is not None:
         chosen = vocab / file if vocab.is_dir() else vocab
         if not chosen.is_file():
             raise UserError(f"no {file} in {vocab}: --vocab takes the folder of {name}'s files")
-        if hash_file(chosen) != entry.sha256:
+        if digest(chosen) != entry.sha256:
             raise UserError(f"{chosen} is not the published vocabulary of {name} (SHA-256 differs)")
         return chosen
     for place in places(name, entry):
-        if place.is_file() and hash_file(place) == entry.sha256:
+        if place.is_file() and digest(place) == entry.sha256:
             return place
     way_out = (
         f"Offline: get {file} once on another machine and pass its folder with --vocab DIR, "
         "or set ESPALIER_VOCAB to it."
     )
-    return fetch(PUBLIC + entry.path, f"vocab/{name}/{file}", entry.sha256, way_out)
+    url, kept = PUBLIC + entry.path, f"vocab/{name}/{file}"
+    return fetch(url, kept, entry.sha256, way_out, retry)

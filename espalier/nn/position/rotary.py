@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from espalier.errors import ConfigError
+from espalier.native import rotary as native
 from espalier.nn.slots import Dims, Position, PositionConfig
 from espalier.nn.state import Pass
 
@@ -41,7 +42,9 @@ class Rotary(Position):
         return x
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines in fp32: (batch, time, 1, turned / 2)."""
+        """Cosines and sines in fp32: (batch or 1, time, 1, turned / 2)."""
+        if positions.stride(0) == 0:
+            positions = positions[:1]  # every row stands at the same places
         steps = torch.arange(0, self.turned, 2, device=positions.device, dtype=torch.float32)
         angles = positions.clamp(min=0)[..., None] * self.theta ** (-steps / self.turned)
         return angles.cos()[:, :, None], angles.sin()[:, :, None]
@@ -50,6 +53,8 @@ class Rotary(Position):
         self, x: Float[Tensor, "batch time heads width"], now: Pass
     ) -> Float[Tensor, "batch time heads width"]:
         cos, sin = now.tables or self.table(now.positions)
+        if native.serves(x):
+            return native.turn(x, cos, sin, self.stride)
         turned, rest = x[..., : self.turned], x[..., self.turned :]
         if self.stride == 2:
             a, b = turned[..., 0::2], turned[..., 1::2]

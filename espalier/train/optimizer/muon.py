@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -73,18 +73,33 @@ class Muon(Optimizer):
     def step(self, learning_rate: float, scale: Tensor, skip: Tensor) -> None:
         for share, optimizer in self.others:
             optimizer.step(learning_rate * share, scale, skip)
-        if skip.item():  # waits for the device, hidden by the long work that follows
-            return
+        if skip.device.type != "cpu":
+            self._matrices(learning_rate, scale, skip)
+        elif not skip.item():
+            self._matrices(learning_rate, scale, None)
+
+    def _matrices(self, learning_rate: float, scale: Tensor, skip: Tensor | None) -> None:
+        """Update what is a matrix; with `skip`, a tensor nobody waits for, not where it is 1."""
+        shrink: Any = learning_rate * self.weight_decay
+        if skip is not None:
+            shrink = shrink * (1 - skip)
         for group in self._by_shape().values():
             tensors, grads, momenta = (list(column) for column in zip(*group, strict=True))
-            torch._foreach_mul_(tensors, 1 - learning_rate * self.weight_decay)
-            updates = self._updates(grads, momenta, scale)
+            torch._foreach_mul_(tensors, 1 - shrink)
+            updates = self._updates(grads, momenta, scale, skip)
             factors = [-learning_rate * self._factor(tensor) for tensor in tensors]
             torch._foreach_mul_(updates, factors)
+            if skip is not None:
+                torch._foreach_mul_(updates, 1 - skip)
             torch._foreach_add_(tensors, updates)
 
-    def _updates(self, grads: list[Tensor], momenta: list[Tensor], scale: Tensor) -> list[Tensor]:
+    def _updates(
+        self, grads: list[Tensor], momenta: list[Tensor], scale: Tensor, skip: Tensor | None
+    ) -> list[Tensor]:
         torch._foreach_div_(grads, scale)
+        if skip is not None:  # a momentum that moves towards itself stays
+            pairs = zip(grads, momenta, strict=True)
+            grads = [torch.where(skip > 0, mean, grad) for grad, mean in pairs]
         torch._foreach_lerp_(momenta, grads, 1 - self.config.momentum)
         chosen = momenta
         if self.config.nesterov:
