@@ -1,0 +1,28 @@
+"""Squared rectified scores as weights (after arXiv:2309.08586)."""
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from espalier.nn.rows import Alone
+from espalier.nn.slots import Dims, Part, ScoreConfig
+
+
+class Relu2maxConfig(ScoreConfig):
+    """max(0, s)^2 / divisor"""
+
+    variants = ({"by_length": True},)
+
+    divisor: float = Field(256.0, gt=0)
+    by_length: bool = False
+    """divide by the number of visible keys too"""
+
+    def build(self, dims: Dims, layer: int) -> Part:
+        return Relu2max(self.divisor, self.by_length)
+
+
+class Relu2max(Alone):
+    special = {"compare": 1}
+
+    def weigh(self, scores: Tensor) -> Tensor:
+        return F.relu(scores).square()
