@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,24 @@ class Line:
 
 def curves(title: str, lines: Sequence[Line], size: tuple[float, float], *, zero: bool) -> str:
     """An <svg> of curves over steps. `zero`: the value axis begins at nothing."""
+    with drawing(title, size) as (figure, axes):
+        for line in lines:
+            _draw(axes, line)
+        axes.set_xlabel("step")
+        axes.margins(x=0.01)
+        axes.locator_params(axis="x", nbins=6 if size[0] > 6 else 4)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: count(value))
+        if zero:
+            axes.set_ylim(bottom=0)
+        if len(lines) > 1:
+            axes.legend(frameon=False, loc="upper right")
+        return svg(figure, title)
+
+
+@contextmanager
+def drawing(title: str, size: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
+    """An empty figure of `size` inches and its axes, in the report's style."""
     need("matplotlib", "plots")
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -46,21 +65,10 @@ def curves(title: str, lines: Sequence[Line], size: tuple[float, float], *, zero
     with rc_context(settings):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
-        for line in lines:
-            _draw(axes, line)
-        axes.set_xlabel("step")
         axes.set_title(title, loc="left", fontsize=10)
         axes.grid(axis="y", color=GRID, linewidth=0.8)
         axes.tick_params(length=0)
-        axes.margins(x=0.01)
-        axes.locator_params(axis="x", nbins=6 if size[0] > 6 else 4)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        axes.yaxis.set_major_formatter(lambda value, _: count(value))
-        if zero:
-            axes.set_ylim(bottom=0)
-        if len(lines) > 1:
-            axes.legend(frameon=False, loc="upper right")
-        return _svg(figure, title)
+        yield figure, axes
 
 
 def _draw(axes: Any, line: Line) -> None:
@@ -72,7 +80,7 @@ def _draw(axes: Any, line: Line) -> None:
     )  # fmt: skip
 
 
-def _svg(figure: Any, title: str) -> str:
+def svg(figure: Any, title: str) -> str:
     """The figure without XML prologue, in the page's own font, and readable aloud."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from espalier.report import figures, headline
+from espalier.report import figures, headline, pruning
 from espalier.report.figures import GREEN, GREY, RUST, Line
 from espalier.report.reading import Story, finite, thin
 from espalier.units import size
@@ -26,6 +26,7 @@ def page(story: Story) -> str:
         ("Loss", _loss(story)),
         ("Along the way", _along(story)),
         ("Samples", _samples(story)),
+        ("Pruning", _pruning(story)),
         ("Results", _results(story)),
         ("Events", _events(story)),
         ("Configuration", _configuration(story)),
@@ -137,10 +138,16 @@ def _samples(story: Story) -> str:
     )
 
 
+def _pruning(story: Story) -> str:
+    found = story.results.get("prune")
+    return pruning.section(story.path.resolve().name, found) if found else ""
+
+
 def _results(story: Story) -> str:
     return "".join(
         f'<p class="label">{escape(name)}</p>{_table(content)}'
         for name, content in story.results.items()
+        if name != "prune"  # has a section of its own
     )
 
 

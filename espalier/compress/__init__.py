@@ -1,0 +1,1 @@
+"""A model in, a smaller one out: weights set to zero, or units taken out."""

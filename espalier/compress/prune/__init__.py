@@ -1,0 +1,1 @@
+"""Slot: which weights of a model go."""

@@ -1,0 +1,150 @@
+"""`espalier prune`, end to end on a run that trained for a second."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier import cli, fit, report
+from espalier.errors import UserError
+from espalier.report import pruning
+from tests.train import tiny
+
+QUICK = ["--finetune-steps", "3", "--eval-windows", "8", "--speed-rounds", "1", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prune")
+    plan = tiny.experiment(tiny.corpus(folder / "data"), "train.max_iters=8")
+    for _ in fit.fit(plan, folder / "run", device="cpu"):
+        pass
+    return folder / "run"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def prune(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, Any], str]:
+    code = cli.main(["prune", *map(str, words), *QUICK, "--json"])
+    caught = capsys.readouterr()
+    return code, json.loads(caught.out), caught.err
+
+
+def results(run: Path) -> Any:
+    return json.loads((run / "results" / "prune.json").read_text(encoding="utf-8"))
+
+
+def test_a_curve_has_everything_at_each_level(run: Path, capsys) -> None:
+    code, _, _ = prune(capsys, run, "--levels", "0,50")
+    assert code == 0
+    found = results(run)
+    assert found["format"] == "espalier-prune-1"
+    (curve,) = found["curves"]
+    assert curve["settings"]["texts"]["calibration"]["also_in_validation"] == 0
+    whole, half = curve["levels"]
+    assert (whole["sparsity"], half["sparsity"]) == (0, 0.5)
+    prunable = 2 * 12 * 16 * 16
+    assert half["parameters"]["prunable"] == prunable
+    gone = whole["parameters"]["nonzero"] - half["parameters"]["nonzero"]
+    assert abs(gone - prunable // 2) < 100  # biases that were zero have learned meanwhile
+    assert half["flops_per_token"]["dense"] - half["flops_per_token"]["skipping_zeros"] == prunable
+    assert half["bytes"]["sparse"] < half["bytes"]["dense"] == whole["bytes"]["dense"]
+    assert half["loss"]["low"] < half["loss"]["mean"] < half["loss"]["high"]
+    assert half["speed"]["decode"]["tokens_per_s"] > 0
+    categories = [sample["category"] for sample in half["samples"]]
+    assert len(categories) == 12
+    assert categories.count("knowledge") == 3
+    assert categories.count("code") == categories.count("science") == 2
+
+
+def test_it_goes_on_at_the_next_level(run: Path, capsys) -> None:
+    prune(capsys, run, "--levels", "0")
+    first = results(run)["curves"][0]["levels"][0]
+    prune(capsys, run, "--levels", "0,30")
+    levels = results(run)["curves"][0]["levels"]
+    assert [level["level"] for level in levels] == [0, 30]
+    assert levels[0] == first
+    prune(capsys, run, "--levels", "30", "--method", "wanda")
+    assert len(results(run)["curves"]) == 2
+
+
+def test_structured_runs_are_ordinary_runs_and_smaller(run: Path, capsys) -> None:
+    _, found, _ = prune(capsys, run, "--levels", "60", "--method", "structured", "--keep")
+    (level,) = found["runs"][str(run)]["levels"]
+    assert level["removed_minus_masked"] < 1e-6
+    kept = Path(level["run"])
+    assert kept.name == "run-pruned-60"
+    theirs, ours = (
+        next(place.glob("checkpoints/*/model.safetensors")).stat().st_size for place in (run, kept)
+    )
+    assert ours < 0.6 * theirs
+    environment = json.loads((kept / "environment.json").read_text(encoding="utf-8"))
+    assert environment["parent"]["run"] == str(run.resolve())
+    assert cli.main(["sample", str(kept), "--max-new-tokens", "5", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    code, answer, _ = prune(capsys, run, "--levels", "60", "--method", "structured", "--keep",
+                            "--seed", "2")  # fmt: skip
+    assert code == 2
+    assert "exists already" in answer["error"]
+
+
+def test_charts_come_from_the_file_alone(run: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    prune(capsys, run, "--levels", "0,50")
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(tmp_path / "data", ignore_errors=True)
+    text = report.write(run).read_text(encoding="utf-8")
+    assert "Pruning curve" in text
+    assert "Efficiency frontier" in text
+    content = results(run)
+    content["curves"][0]["levels"][1]["perplexity"] = 1234.5
+    content["layout"] = [{"layer": 0, "shape": ["8x2", "4x4"]}]
+    (run / "results" / "prune.json").write_text(json.dumps(content), encoding="utf-8")
+    text = report.write(run).read_text(encoding="utf-8")
+    assert "1234.500" in text
+    assert "branches by layer" in text
+
+
+def test_several_runs_share_a_chart(run: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    code, found, _ = prune(capsys, run, other, "--levels", "0,50", "--chart", tmp_path / "charts")
+    assert code == 0
+    assert [Path(file).name for file in found["charts"]] == ["curve.svg", "frontier.svg"]
+    text = (tmp_path / "charts" / "curve.svg").read_text(encoding="utf-8")
+    assert ">other<" in text
+    assert ">run<" in text
+
+
+def test_runs_judged_on_other_text_share_no_chart(run: Path, capsys) -> None:
+    prune(capsys, run, "--levels", "0")
+    content, other = results(run), results(run)
+    other["curves"][0]["settings"]["texts"]["validation"]["windows"] = 9
+    with pytest.raises(UserError, match="different windows of text"):
+        pruning.figures({"a": content, "b": other})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--levels", "0,100"], "level 100 is outside"),
+        (["--levels", "half"], "numbers with commas"),
+        (["--method", "wandas"], "Did you mean 'wanda'"),
+        (["--method", "sparsegpt", "--scope", "global"], "knows no --scope global: layer, row"),
+        (["--pattern", "4:2"], "N below M"),
+        (["--pattern", "2:3"], "no multiple of 3"),
+        (["--include-head"], "shares the embedding"),
+        (["--method", "structured", "--include-head"], "leave --include"),
+        (["--corpus", "nowhere"], "does not exist"),
+    ],
+)
+def test_wrong_words_get_one_line(run: Path, capsys, words: list[str], message: str) -> None:
+    code, answer, _ = prune(capsys, run, *words)
+    assert code == 2
+    assert message in answer["error"]
+    assert answer["error"].count("\n") == 0
