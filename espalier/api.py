@@ -26,6 +26,9 @@ from espalier.train.setup import check_device
 # Of the machine and the session that trained, not of the experiment.
 LEFT_BEHIND = {"init_from", "dataset", "dtype", "compile", "eval_only", "wandb_log"}
 
+# The recipe that says how a kind of checkpoint is trained, where its own settings do not.
+TRAINED_BY = {"nanogpt": "nanogpt", "wigglegpt": "nanogpt", "biogpt": "biogpt-reference"}
+
 
 class Loaded:
     """A model ready to use, and what is known about it.
@@ -165,7 +168,8 @@ def adopt(foreign: pretrained.Foreign, corpus: str | None = None) -> Experiment:
 
     The model is as it is; training settings come along as far as they translate.
     """
-    plan = experiment.load("nanogpt") if foreign.kind == "nanogpt" else Experiment()
+    recipe = TRAINED_BY.get(foreign.kind)
+    plan = experiment.load(recipe) if recipe else Experiment()
     for key, value in foreign.settings.items():
         if key in translate.known() and key not in LEFT_BEHIND:
             for path, setting in translate.flag(key, value, str(foreign.path)):

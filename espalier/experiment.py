@@ -6,20 +6,23 @@ from typing import Any
 
 from pydantic import Field
 
+from espalier import device as machine
 from espalier import pretrained, translate
 from espalier.config import Config, decode, encode, refine
+from espalier.cost import count
 from espalier.data import tokenizer
 from espalier.data.corpus import Corpus
 from espalier.data.settings import DataConfig
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.durable import read_json
-from espalier.errors import ConfigError, UserError, nearest
+from espalier.errors import ConfigError, MachineError, UserError, nearest
 from espalier.evaluate.settings import EvaluateConfig
-from espalier.nn.gpt import GPT, GPTConfig, make
+from espalier.nn.gpt import GPT, GPTConfig, make, sketch
 from espalier.run import Run, verify
 from espalier.train import checkpoint
 from espalier.train.settings import TrainConfig
 from espalier.tree import Source, merge, override, parse_value, read_yaml
+from espalier.units import size
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -82,13 +85,48 @@ def with_vocabulary(experiment: Experiment) -> Experiment:
     """The experiment with `model.vocab_size` from its corpus, where the recipe leaves it out."""
     if experiment.model.vocab_size is not None or experiment.data.corpus is None:
         return experiment
-    size = Corpus.open(experiment.data.corpus).vocab_size
-    return refine(experiment, {"model": {"vocab_size": size}})
+    found = Corpus.open(experiment.data.corpus).vocab_size
+    return refine(experiment, {"model": {"vocab_size": found}})
 
 
 def build(experiment: Experiment, device: str = "cpu") -> GPT:
     """The experiment's model, filled from its seed."""
     return make(experiment.model, experiment.seed, device)
+
+
+def require_memory(experiment: Experiment, device: str) -> None:
+    """MachineError, before anything is allocated, where training cannot fit on `device`.
+
+    Counted is what no precision or recomputation saves: fp32 weights, gradients and one moment, and
+    for each token of a micro-batch its ids and the input of every layer. Only a model that may be
+    large is sketched for this; that costs half a second.
+    """
+    shape, rows = experiment.model, experiment.data.batch_size
+    assert shape.vocab_size is not None
+    batch = rows * shape.block_size * (16 + 2 * shape.n_layer * shape.n_embd)
+    free = _free(device)
+    rough = 12 * shape.n_embd * (12 * shape.n_layer * shape.n_embd + shape.vocab_size)
+    if 8 * (rough + batch) < free:
+        return
+    weights = 12 * count.parameters(sketch(shape)).total
+    if weights + batch <= free:
+        return
+    lower = "model.n_layer, model.n_embd or model.vocab_size"
+    if batch > weights:
+        lower = "data.batch_size (train.gradient_accumulation_steps makes up for it) or block_size"
+    raise MachineError(
+        f"training needs at least {size(weights + batch)}, {size(free)} are free on {device}: "
+        f"{size(weights)} for weights, gradients and moments, {size(batch)} for {rows:,} windows "
+        f"of {shape.block_size:,} tokens. Lower {lower}"
+    )
+
+
+def _free(device: str) -> int:
+    if not device.startswith("cuda"):
+        return machine.memory()[1]
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def open_run(path: str | Path, step: int | None = None) -> tuple[GPT, Experiment, Tokenizer, Run]:

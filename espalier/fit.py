@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from espalier import device as machine
 from espalier.config import encode, refine
 from espalier.data.corpus import Corpus
 from espalier.data.loader import batch
@@ -18,7 +19,7 @@ from espalier.experiment import Experiment, weights_of
 from espalier.nn.gpt import GPT, make
 from espalier.provenance import environment
 from espalier.run import Run
-from espalier.train import checkpoint, events, mirrors, setup
+from espalier.train import checkpoint, events, hearing, mirrors, setup
 from espalier.train.events import Event, Reason
 from espalier.train.meter import Stopwatch, Utilisation
 from espalier.train.progress import Progress
@@ -49,7 +50,7 @@ def fit(
     if experiment.train.init is not None and not resume:
         training.init_from(experiment.train.init)  # what is refused here leaves no run behind
     tree = encode(training.experiment)
-    place = environment(threads=torch.get_num_threads(), data=corpus.digest)
+    place = environment(data=corpus.digest, **training.place())
     run = Run.open(out) if resume else Run.create(out, tree, place)
     with run.lock():
         yield from training.start(run, resume)
@@ -99,10 +100,20 @@ class _Training:
         precision = self.stepper.precision
         self.splits = Splits(corpus, self.block_size, experiment.evaluate, precision.autocast)
         self.utilisation = Utilisation(experiment.model, precision.short, device)
-        self.watch = Stopwatch()
+        self.watch, self.advised = Stopwatch(), ""
         self.progress = Progress()
         self.mirrors: list[mirrors.Mirror] = []
         self.interrupted: Callable[[], bool] = lambda: False
+
+    def place(self) -> dict[str, Any]:
+        """On what it runs, as environment.json tells it."""
+        return {
+            "threads": torch.get_num_threads(),
+            "device": self.device,
+            "device_name": machine.name(self.device),
+            "precision": self.stepper.precision.short,
+            "load": machine.load(),
+        }
 
     # before the first update
 
@@ -125,8 +136,10 @@ class _Training:
         self.mirrors = mirrors.start(self.config.track, run.path, run.config)
         yield self._headline()
         if not self.config.eval_only:
-            rows = self.stepper.micro_rows
-            text = setup.compile_step(self.stepper, self.config.compile, rows, self.block_size)
+            ahead = (self.horizon - self.progress.step) * self.config.gradient_accumulation_steps
+            shape = self.stepper.micro_rows, self.block_size
+            text = setup.compile_step(self.stepper, self.config.compile, shape, ahead)
+            self.stepper.objective.hearing.clear()
             yield from self._note(text)
 
     def _headline(self) -> events.Started:
@@ -159,7 +172,7 @@ class _Training:
         else:
             yield from self._take(found)
             self.run.rewind(self.progress.step, evaluated=self.progress.settled)
-        session = environment(threads=torch.get_num_threads(), step=self.progress.step)
+        session = environment(step=self.progress.step, **self.place())
         self.run.amend(tree, session)
 
     def _take(self, folder: Path) -> Iterator[Event]:
@@ -207,7 +220,10 @@ class _Training:
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         first = self.progress.sample
         while True:
-            yield batch(self.corpus.train, self.order, first, self.rows, self.block_size)
+            start = time.perf_counter()
+            made = batch(self.corpus.train, self.order, first, self.rows, self.block_size)
+            self.watch.wait(time.perf_counter() - start)
+            yield made
             first += self.rows
 
     def _heed(self, done: int = 0) -> None:
@@ -232,12 +248,14 @@ class _Training:
         self.watch.add(end - start)
         if due:
             yield self._tell(update, loss, norm)
+        self.stepper.objective.hearing.clear()
         if due or self.device == "cpu":
             self.stepper.guard.check(now.step)
 
     def _tell(self, update: Update, loss: float, norm: float) -> events.Stepped:
-        mean = self.watch.read()
+        mean, waited = self.watch.read()
         speed = update.tokens / mean
+        heard = hearing.shares(self.stepper.objective.hearing.take())
         told: dict[str, Any] = {
             "loss": loss,
             "lr": update.learning_rate,
@@ -247,8 +265,10 @@ class _Training:
             "mfu": self.utilisation.at(speed, self.progress.seconds),
             "ms": 1000 * mean,
         }
-        self._log("train", **told)
-        return events.Stepped(step=self.progress.step, seconds=self.progress.seconds, **told)
+        self._log("train", **told, wait_ms=1000 * waited, **heard)
+        return events.Stepped(
+            step=self.progress.step, seconds=self.progress.seconds, shares=heard, **told
+        )
 
     def _evaluation_due(self) -> bool:
         step = self.progress.step
@@ -264,10 +284,23 @@ class _Training:
         reason, best = self._ended(), False
         if self._evaluation_due():
             self.stepper.guard.check(now.step)
+            start = time.perf_counter()
             train, val = self.splits(self.model, self._heed)
+            seconds = time.perf_counter() - start
             best = now.judge(train, val)
-            self._log("eval", train_loss=train, val_loss=val, tokens=now.tokens)
-            yield events.Evaluated(now.step, train, val, now.tokens, best)
+            heard = self.splits.hearing.take()
+            found = hearing.shares(heard)
+            self._log(
+                "eval",
+                train_loss=train,
+                val_loss=val,
+                tokens=now.tokens,
+                seconds=seconds,
+                **found,
+                **hearing.by_layer(heard),
+            )
+            yield events.Evaluated(now.step, train, val, now.tokens, best, found)
+            yield from self._advise(hearing.advice(found))
             reason = reason or now.satisfied(config.stop)
         if config.sample.interval and (now.step % config.sample.interval == 0 or reason):
             yield from self._sample()
@@ -319,6 +352,12 @@ class _Training:
         self.run.log(record)
         for mirror in self.mirrors:
             mirror.log(record)
+
+    def _advise(self, text: str) -> Iterator[Event]:
+        """Say it once, until something else is to be said; nothing of a model not yet trained."""
+        if self.progress.step and text != self.advised:
+            self.advised = text
+            yield from self._note(text)
 
     def _note(self, text: str) -> Iterator[Event]:
         if text:

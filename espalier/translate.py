@@ -1,7 +1,7 @@
 """nanoGPT's and WiggleGPT's configuration in ours: flat keys, literals only, nothing is run."""
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def _compile(on: Any) -> Pairs:
 
 
 def _bio(on: Any) -> Pairs:
-    return [("model.block.ffn", "wiggle")] if on else []
+    published = {"name": "wiggle", "compartments": 4, "threshold": 0.3}  # train_bio.py's own
+    return [("model.block.ffn", published if on else "mlp")]
 
 
 def _ffn(field: str) -> Callable[[Any], Pairs]:
@@ -123,7 +124,7 @@ def read(file: Path) -> Pairs:
             values[key] = (_work_out(node.value, seen, file), node.lineno)
     # the part first, then its fields
     order = sorted(values.items(), key=lambda item: item[0] != "use_bio_mlp")
-    if not values.get("use_bio_mlp", (True, 0))[0]:
+    if not values.get("use_bio_mlp", (False, 0))[0]:
         order = [item for item in order if not item[0].startswith("bio_")]
     return [pair for key, (value, at) in order for pair in flag(key, value, f"{file}:{at}")]
 
@@ -154,3 +155,14 @@ def _work_out(node: ast.expr, seen: dict[str, Any], file: Path) -> Any:
             except ArithmeticError as error:
                 raise ConfigError(f"{file}:{node.lineno}: {error}") from None
     raise ConfigError(f"{file}:{node.lineno}: not a literal: {ast.unparse(node)}")
+
+
+def out_dir(recipe: str, flags: Sequence[str]) -> Path | None:
+    """Where nanoGPT would write: the last --out_dir=DIR, or else what a config/*.py says."""
+    said = [word.partition("=")[2] for word in flags if word.startswith("--out_dir=")]
+    if not said and recipe.endswith(".py"):
+        body = ast.parse(Path(recipe).read_text(encoding="utf-8")).body
+        lines = [node for node in body if isinstance(node, ast.Assign)]
+        named = [line for line in lines if ast.unparse(line.targets[0]) == "out_dir"]
+        said = [str(_work_out(line.value, {}, Path(recipe))) for line in named]
+    return Path(said[-1]) if said and said[-1] else None

@@ -119,6 +119,29 @@ def test_a_nanogpt_config_is_read_as_literals(tmp_path: Path) -> None:
     assert got.data.corpus == "data/mine"
 
 
+def test_a_wigglegpt_config_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "config_gpt2_bio_3070.py"
+    text = (
+        "wandb_log = False  # a comment\nwandb_run_name = 'x'\ndataset = 'openwebtext'\n"
+        "batch_size = 2\nbio_threshold = 0.25\nuse_bio_mlp = True\nbio_compartments = 2\n"
+        "device = 'cuda'\ndtype = 'float16'\ncompile = False\n"
+    )
+    file.write_text(text, encoding="utf-8")
+    got = load(str(file))
+    ffn = encode(got.model.block)["ffn"]
+    assert (ffn["name"], ffn["compartments"], ffn["threshold"]) == ("wiggle", 2, 0.25)
+    assert (got.train.dtype, got.train.compile) == ("float16", False)
+    assert encode(load(str(file), ["--use_bio_mlp=False"]).model.block)["ffn"]["name"] == "mlp"
+    # what its trainer takes where the file says nothing
+    file.write_text("use_bio_mlp = True\n", encoding="utf-8")
+    ffn = encode(load(str(file)).model.block)["ffn"]
+    assert (ffn["compartments"], ffn["threshold"]) == (4, 0.3)
+    # off, or not mentioned, the others say nothing
+    for off in ("use_bio_mlp = False\n", ""):
+        file.write_text(off + "bio_compartments = 8\n", encoding="utf-8")
+        assert encode(load(str(file)).model.block)["ffn"]["name"] == "mlp"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -213,7 +236,10 @@ def test_the_digest_tells_configurations_apart_and_ignores_spelling() -> None:
 
 
 def test_parts_are_found_by_listing_a_folder() -> None:
-    assert names(NormConfig) == ["layer", "rms"]
+    found = names(NormConfig)
+    assert found == sorted(found)
+    assert {"layer", "rms"} <= set(found)
+    assert "__init__" not in found
 
 
 def test_the_schema_for_editors_knows_every_part() -> None:

@@ -66,7 +66,8 @@ def test_the_disk_holds_what_the_plan_of_the_house_says(tmp_path: Path, corpus: 
     assert kinds == {"train", "eval", "sample"}
     record = next(r for r in run.metrics() if r["kind"] == "train")
     assert list(record) == [
-        *("kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "mfu", "ms", "time")
+        *("kind", "step", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "mfu", "ms"),
+        *("wait_ms", "time"),
     ]
     assert sorted(file.name for file in run.path.iterdir()) == [
         *("checkpoints", "config.yaml", "environment.json", "metrics.jsonl", "results", "samples"),

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "espalier"
 
 # From the ground up; a module imports only from lower layers, never from its neighbours.
 LAYERS = [
-    {"errors", "units"},
+    {"errors", "units", "starting"},
     {"device", "tree", "lock", "durable", "catalog"},
     {"config", "provenance", "translate", "scaffold", "native"},
     {"nn", "data"},
@@ -21,9 +21,9 @@ LAYERS = [
     {"evaluate", "analyze", "compress"},
     {"experiment"},
     {"api"},
-    {"fit"},
+    {"fit", "timing"},
     {"study"},
-    {"compare", "search", "report", "serve", "agent"},
+    {"compare", "search", "report", "serve", "agent", "slow"},
     {"console"},  # so high because nothing below the commands speaks
     {"commands"},
     {"cli"},

@@ -1,9 +1,17 @@
 """`espalier check RECIPE|RUN`: sizes, FLOPs and memory, without training or allocating anything."""
 
+from __future__ import annotations
+
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espalier import console
+from espalier.starting import uncollected
+
+if TYPE_CHECKING:
+    from espalier.cost.count import Parameters
+    from espalier.nn.gpt import GPT
 
 
 def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, Any]:
@@ -20,9 +28,11 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
     resolved
         Print every path of the configuration instead.
     """
-    from espalier import experiment
+    with uncollected():
+        from espalier import experiment
+        from espalier.cost import count
+        from espalier.train import setup
     from espalier.config import digest, encode
-    from espalier.cost import count
     from espalier.nn.gpt import sketch
     from espalier.tree import dump
 
@@ -32,21 +42,25 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
     if resolved:
         console.out(dump(encode(plan)).rstrip())
         return encode(plan)
+    step = plan.data.batch_size * plan.train.gradient_accumulation_steps * plan.model.block_size
+    setup.rate(plan.train, setup.horizon(plan.train, step))  # refuses what training would refuse
     model = sketch(plan.model)
     sizes = count.parameters(model)
     work = count.flops(model, plan.model.block_size)
     need = count.memory(model, plan.data.batch_size, plan.model.block_size)
-    step = plan.data.batch_size * plan.train.gradient_accumulation_steps * plan.model.block_size
     tokens = plan.train.target_tokens or step * plan.train.max_iters
     found: dict[str, Any] = {
         "recipe": recipe,
         "hash": digest(plan),
         "parameters": {
             "total": sizes.total,
+            "unused": sizes.unused,
             "by_role": sizes.by_role,
             "by_part": sizes.by_part,
             "in_matrix_products": sizes.products,
         },
+        "layout": described(model),
+        "against": None if plan.evaluate.against is None else beside(sizes, plan.evaluate.against),
         "flops_per_token": {
             "forward": work.forward,
             "train": work.train,
@@ -72,6 +86,33 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
     return found
 
 
+def described(model: GPT) -> list[dict[str, Any]]:
+    """What parts tell of themselves, in the order of the model."""
+    from espalier.nn.slots import Part
+
+    return [
+        {"part": path} | facts
+        for path, part in model.named_modules()
+        if isinstance(part, Part) and (facts := part.describe())
+    ]
+
+
+def beside(sizes: Parameters, other: str) -> dict[str, Any]:
+    """The counts of another recipe's model, and by how much these are more."""
+    from espalier import experiment
+    from espalier.cost import count
+    from espalier.nn.gpt import sketch
+
+    theirs = count.parameters(sketch(experiment.with_vocabulary(experiment.load(other)).model))
+    return {
+        "recipe": other,
+        "parameters": theirs.total,
+        "more": sizes.total - theirs.total,
+        "live_more": sizes.live - theirs.live,
+        "products_ratio": sizes.products / theirs.products,
+    }
+
+
 def _lines(found: dict[str, Any]) -> list[str]:
     sizes, work = found["parameters"], found["flops_per_token"]
     need, train = found["memory_bytes"], found["training"]
@@ -81,6 +122,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"parameters   {sizes['total']:,}: {_counts(sizes['by_part'])}",
         f"by role      {_counts(sizes['by_role'])}",
         f"in products  {sizes['in_matrix_products']:,}",
+        *_unused(sizes),
+        *_beside(found["against"]),
+        *_layout(found["layout"]),
         f"FLOPs/token  {work['forward']:,} forward, {work['train']:,} in training",
         f"             at window {work['window']}, {work['note']}",
         f"memory       {need['total'] / 2**30:.2f} GiB in training: {gib} ({need['note']})",
@@ -90,3 +134,33 @@ def _lines(found: dict[str, Any]) -> list[str]:
 
 def _counts(numbers: dict[str, int]) -> str:
     return ", ".join(f"{name.removeprefix('trunk.')} {n:,}" for name, n in numbers.items())
+
+
+def _unused(sizes: dict[str, Any]) -> list[str]:
+    total, idle = sizes["total"], sizes["unused"]
+    return [f"unused       {idle:,} are read by no pass: {total - idle:,} live"] if idle else []
+
+
+def _beside(other: dict[str, Any] | None) -> list[str]:
+    if other is None:
+        return []
+    more, ratio = other["more"], other["products_ratio"]
+    line = f"{other['recipe']:<12} {other['parameters']:,}: {more:+,} here "
+    line += f"({more / other['parameters']:+.1%}), {ratio:.2f} times as many in products"
+    return [line]
+
+
+def _layout(parts: list[dict[str, Any]]) -> list[str]:
+    """A line for each part, and the sums of what can be added up."""
+    lines, sums = [], Counter[str]()
+    for facts in parts:
+        said = []
+        for key, value in facts.items():
+            if isinstance(value, int):
+                sums[key] += value
+                said.append(f"{value} {key}")
+            elif key != "part":
+                said.append(f"{key}: {value if isinstance(value, str) else ', '.join(value)}")
+        lines.append(f"  {facts['part'].removeprefix('trunk.'):<18} {'; '.join(said)}")
+    total = ", ".join(f"{number:,} {name}" for name, number in sums.items())
+    return ["layout" + f"       {total}" * bool(total), *lines] if lines else []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier import console, device
+from espalier.starting import uncollected
 
 if TYPE_CHECKING:
     from espalier.data.corpus import Corpus
@@ -37,7 +38,8 @@ def import_(
     tokenizer
         meta.pkl, a tokenizer.json or a name such as gpt2; left out, the corpus' or one beside it.
     """
-    from espalier import api, pretrained
+    with uncollected():
+        from espalier import api, pretrained
     from espalier.data.corpus import Corpus
     from espalier.pretrained import tokenizers
 
@@ -85,7 +87,7 @@ def write(foreign: Foreign, folder: Path) -> None:
     if foreign.moments is None:
         return
     held = {}
-    for name in foreign.weights:
+    for name in foreign.moments.first:
         held[f"{name}.exp_avg"] = foreign.moments.first[name]
         held[f"{name}.exp_avg_sq"] = foreign.moments.second[name]
         held[f"{name}.step"] = torch.tensor(float(foreign.moments.step))
@@ -134,6 +136,6 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     if found["resumable"]:
         return [*said, f"training goes on: espalier train --resume {found['run']}"]
-    if found["kind"] == "nanogpt":
+    if found["kind"] in {"nanogpt", "wigglegpt", "biogpt"}:
         return [*said, "to train on from its optimizer, import it with --corpus DIR"]
     return [*said, f"to train on from these weights: train.init={found['run']}"]

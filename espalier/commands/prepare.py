@@ -19,12 +19,13 @@ def prepare(
     tokenizer: str | None = None,
     out: Path | None = None,
     vocab: Path | None = None,
-    vocab_size: int = 2048,
+    vocab_size: int | None = None,
     local: Annotated[Path | None, Parameter(name="--from")] = None,
+    fallback: list[str] | None = None,
     val_fraction: float | None = None,
     target_tokens: float | None = None,
     shards: int = 1,
-    text_key: str = "text",
+    text_key: str | None = None,
     errors: Literal["strict", "replace"] = "strict",
     skip_bad: bool = False,
     overwrite: bool = False,
@@ -49,9 +50,11 @@ def prepare(
     vocab
         A local vocabulary for the tokenizer: a folder or file, such as one with vocab.bpe.
     vocab_size
-        Ids of a bpe trained here.
+        Ids of a bpe trained here; 2048 when left out.
     local
         A copy of shakespeare's text on this machine.
+    fallback
+        hf:ID to take when the source does not answer; may be given several times.
     val_fraction
         The share for validation: the end of one text; of many documents, those whose hash says so.
     target_tokens
@@ -59,7 +62,7 @@ def prepare(
     shards
         How many files the training tokens are dealt to.
     text_key
-        The field or column of a record that holds its text.
+        The field or column of a record that holds its text; `text` when left out.
     errors
         What to do with bytes that are no UTF-8: refuse the file, or put U+FFFD in their place.
     skip_bad
@@ -79,6 +82,7 @@ def prepare(
         vocab=vocab,
         vocab_size=vocab_size,
         local=local,
+        fallback=tuple(fallback or ()),
         val_fraction=val_fraction,
         target_tokens=_whole("--target-tokens", target_tokens),
         shards=shards,

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from espalier import console
 from espalier.errors import UserError
+from espalier.starting import uncollected
 
 if TYPE_CHECKING:
     from espalier.api import Loaded
@@ -92,8 +93,8 @@ def sample(run: str, /, *, how: How = How(), where: Where = Where()) -> dict[str
     run
         A run, one of its checkpoint folders, nanoGPT's ckpt.pt, or a Hugging Face directory.
     """
-    from espalier import api
-
+    with uncollected():
+        from espalier import api
     prompt = read_prompt(how.prompt)
     options = to_options(how)
     loaded = api.load(run, step=where.step, tokenizer=where.tokenizer, device=where.device)

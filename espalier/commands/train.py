@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from espalier import console
 from espalier.errors import UserError
+from espalier.starting import uncollected
 from espalier.units import count, duration
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def train(
     resume: Path | None = None,
     overwrite: Annotated[bool, ONCE] = False,
     device: str = "auto",
+    timing_steps: int | None = None,
 ) -> dict[str, Any]:
     """Train a recipe into a run directory; ^C saves, and --resume goes on bit for bit.
 
@@ -52,8 +54,12 @@ def train(
         Replace a run that stands in the way.
     device
         cpu, cuda, cuda:1, mps; left out, the best there is.
+    timing_steps
+        Only time so many updates: speed, memory, time and cost for the whole; no run is made.
     """
-    from espalier import experiment
+    with uncollected():
+        from espalier import experiment, fit  # noqa: F401 - here with all that it imports
+    from espalier import translate
     from espalier.config import digest
 
     if resume is not None:
@@ -64,9 +70,22 @@ def train(
     if recipe is None:
         raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
     plan = experiment.load(recipe, overrides)
-    place = out or Path("runs") / f"{Path(recipe).stem}-{digest(plan)}"
+    if timing_steps is not None:
+        return _time(plan, timing_steps, device)
+    place = out or translate.out_dir(recipe, overrides)
+    place = place or Path("runs") / f"{Path(recipe).stem}-{digest(plan)}"
+    _fits(plan, device)
     former = _aside(place, overwrite)
     return _show(plan, place, device=device, former=former)
+
+
+def _time(plan: Experiment, steps: int, device: str) -> dict[str, Any]:
+    from espalier import timing
+
+    found = timing.measure(plan, steps, device)
+    for line in timing.lines(found):
+        console.out(line)
+    return timing.facts(found)
 
 
 def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
@@ -83,7 +102,18 @@ def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
         more = 2 * max(1, int(summary["step"]))
         console.out(f"To go on: espalier train --resume {place} train.max_iters={more}")
         return summary
+    _fits(plan, device)
     return _show(plan, run.path, device=device, resume=True)
+
+
+def _fits(plan: Experiment, device: str) -> None:
+    """MachineError where memory cannot hold it; what else is wrong, `fit` says."""
+    from espalier import experiment
+    from espalier.train.setup import check_device
+
+    plan = experiment.with_vocabulary(plan)
+    if plan.model.vocab_size is not None:
+        experiment.require_memory(plan, check_device(device))
 
 
 def _aside(place: Path, overwrite: bool) -> Path | None:
@@ -109,13 +139,24 @@ def _begun(events: Iterator[Event], place: Path, former: Path | None) -> Iterato
     try:
         first = next(events)
     except BaseException:
-        if former and not (place / "config.yaml").exists():
-            former.rename(place)
+        if former:
+            _back(former, place)
         raise
     if former:
         shutil.rmtree(former)
     yield first
     yield from events
+
+
+def _back(former: Path, place: Path) -> None:
+    """Put a run back in the place of one that never began, unless that is in somebody's use."""
+    from espalier.lock import owner_of
+
+    if owner_of(place / "lock"):
+        console.warn(f"the run that stood at {place} is now {former}")
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    former.rename(place)
 
 
 def _show(
@@ -188,6 +229,10 @@ def _outcome(summary: dict[str, Any]) -> str:
     )
 
 
+def _silent(shares: Mapping[str, float]) -> str:
+    return f", silent {100 * shares['silent']:.1f} %" if "silent" in shares else ""
+
+
 class _Teller:
     """Puts events into words: nanoGPT's lines, and a headline."""
 
@@ -209,7 +254,8 @@ class _Teller:
         elif isinstance(event, events.Evaluated):
             console.out(
                 f"step {event.step}: train loss {event.train_loss:.4f}, "
-                f"val loss {event.val_loss:.4f}{' (best)' if event.best and event.step else ''}"
+                f"val loss {event.val_loss:.4f}{_silent(event.shares)}"
+                f"{' (best)' if event.best and event.step else ''}"
             )
         elif isinstance(event, events.Sampled):
             console.out(f"--- sample at step {event.step}\n{event.text}\n---")
@@ -240,7 +286,7 @@ class _Teller:
         mfu = "n/a" if event.mfu is None else f"{100 * event.mfu:.1f}%"
         line = (
             f"iter {event.step}: loss {event.loss:.4f}, time {event.ms:.2f}ms, mfu {mfu}, "
-            f"{count(event.tokens_per_s)} tokens/s"
+            f"{count(event.tokens_per_s)} tokens/s{_silent(event.shares)}"
         )
         if self.start is not None:
             left = (self.start.horizon - event.step) * event.ms / 1000

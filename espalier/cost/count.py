@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from espalier.nn.slots import roles
+from espalier.nn.slots import roles, unused
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,11 @@ class Parameters:
     by_role: dict[str, int]
     by_part: dict[str, int]  # children of the trunk, and the head
     products: int  # in matrix products: matrices, and the table that the head multiplies with
+    unused: int  # of the total, read by no forward pass
+
+    @property
+    def live(self) -> int:
+        return self.total - self.unused
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,10 @@ def parameters(model: nn.Module) -> Parameters:
         )
     tables = [p for n, p in named.items() if n.startswith("head.") and role[n] == "embedding"]
     head = sum(p.numel() for p in tables) or named["trunk.embed.weight"].numel()
-    return Parameters(sum(by_role.values()), dict(by_role), dict(by_part), by_role["matrix"] + head)
+    idle = {name: named[name].numel() for name in unused(model)}
+    products = by_role["matrix"] + head - sum(n for k, n in idle.items() if role[k] == "matrix")
+    total = sum(by_role.values())
+    return Parameters(total, dict(by_role), dict(by_part), products, sum(idle.values()))
 
 
 def flops(model: nn.Module, window: int) -> Flops:

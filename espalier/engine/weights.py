@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from espalier.engine.sampling import Sampling
-from espalier.native import attention, cached, matvec
+from espalier.native import attention, cached, gathered, matvec
 from espalier.nn.embed.learned import Learned
+from espalier.nn.ffn.sparse_event import Gathered
 from espalier.nn.gpt import GPT
 from espalier.nn.head.tied import Tied, cap
 from espalier.nn.head.untied import Untied
@@ -92,9 +93,9 @@ def pack(model: GPT, weights: Weights) -> GPT:
     Parts it does not know keep their own. Native kernels are built on the way where they can be;
     without them torch does the work. For generation only: it has no gradients for what is packed.
     """
-    for kernel in (matvec, cached, attention):
+    for kernel in (matvec, cached, attention, gathered):
         kernel.prepare()
-    known: dict[int, nn.Module] = {}
+    known: dict[nn.Module, nn.Module] = {}
     made = _copy(model, DTYPES[weights], known)
     assert isinstance(made, GPT)
     return made.eval()
@@ -115,13 +116,16 @@ def _precision(model: GPT) -> torch.dtype:
     return next((part.product.packed.weights.dtype for part in packed), torch.float32)
 
 
-def _copy(module: nn.Module, dtype: torch.dtype, known: dict[int, nn.Module]) -> nn.Module:
+def _copy(module: nn.Module, dtype: torch.dtype, known: dict[nn.Module, nn.Module]) -> nn.Module:
     """Part by part; one that stands in several places is copied once."""
-    if id(module) in known:
-        return known[id(module)]
-    made: nn.Module
+    if module in known:
+        return known[module]
+    given, made = module, module
+    module = module.settled() if isinstance(module, Part) else module
     if type(module) is Dense:
         made = PackedDense(matvec.pack(module.weight, module.bias, dtype))
+    elif type(module) is Gathered:  # int8 has no such kernel: bf16 in its place
+        made = module.to_dtype(torch.bfloat16 if dtype == torch.int8 else dtype)
     elif type(module) is Learned:
         made = PackedTable(matvec.pack(module.weight, None, dtype))
     elif type(module) is Untied:
@@ -136,5 +140,5 @@ def _copy(module: nn.Module, dtype: torch.dtype, known: dict[int, nn.Module]) ->
             name: None if child is None else _copy(child, dtype, known)
             for name, child in module._modules.items()
         }
-    known[id(module)] = made
+    known[given] = made
     return made

@@ -15,6 +15,7 @@ from espalier.data.loader import pairs
 from espalier.data.tokens import Tokens
 from espalier.nn.gpt import GPT
 from espalier.nn.state import at
+from espalier.train.hearing import Hearing
 from espalier.train.objective import chunk_length
 
 BUDGET = 8192  # tokens in one forward pass; a constant, so that sums are always made alike
@@ -48,8 +49,12 @@ def score(
     *,
     autocast: Autocast = contextlib.nullcontext,
     between: Callable[[int], None] = lambda done: None,
+    hearing: Hearing | None = None,
 ) -> Score:
-    """Score the windows at `starts`; `between(windows done)` is called now and then, may raise."""
+    """Score the windows at `starts`; `between(windows done)` is called now and then, may raise.
+
+    `hearing` gathers what parts tell meanwhile.
+    """
     device = next(model.parameters()).device
     rows = max(1, BUDGET // block_size)
     total = torch.zeros((), dtype=torch.float64)
@@ -59,23 +64,33 @@ def score(
         for first in range(0, len(starts), rows):
             ids, targets = pairs(tokens, starts[first : first + rows], block_size)
             with autocast():
-                total += nll(model, ids.to(device), targets.to(device)).to(total)
+                total += nll(model, ids.to(device), targets.to(device), hearing).to(total)
             between(min(first + rows, len(starts)))
     return Score(float(total), len(starts) * block_size)
 
 
-def nll(model: GPT, ids: Tensor, targets: Tensor) -> Tensor:
-    """Sum over a batch, fp64 (fp32 on a device without it); logits of a part of it at a time."""
-    hidden = model.trunk(ids, at(ids)).flatten(0, 1)
+def nll(model: GPT, ids: Tensor, targets: Tensor, hearing: Hearing | None = None) -> Tensor:
+    """Sum over a batch, fp64 (fp32 on a device without it)."""
+    wide = torch.float32 if ids.device.type == "mps" else torch.float64
+    parts = token_losses(model, ids, targets, hearing)
+    return torch.stack([part.sum(dtype=wide) for part in parts]).sum()
+
+
+def token_losses(
+    model: GPT, ids: Tensor, targets: Tensor, hearing: Hearing | None = None
+) -> list[Tensor]:
+    """Of each token in nats, fp32, row after row in pieces; logits of one piece at a time."""
+    now = at(ids, listening=hearing is not None)
+    hidden = model.trunk(ids, now).flatten(0, 1)
+    if hearing is not None:
+        hearing.add(now.told or {}, len(ids))
     wanted = targets.flatten()
     probe = model.head(hidden[:1])
     chunk = chunk_length(len(wanted), probe.shape[-1], ids.device)
-    wide = torch.float32 if ids.device.type == "mps" else torch.float64
-    parts = [
-        F.cross_entropy(model.head(h).float(), t, reduction="none").sum(dtype=wide)
+    return [
+        F.cross_entropy(model.head(h).float(), t, reduction="none")
         for h, t in zip(torch.split(hidden, chunk), torch.split(wanted, chunk), strict=True)
     ]
-    return torch.stack(parts).sum()
 
 
 def spread(starts: NDArray[np.int64], most: int | None) -> NDArray[np.int64]:

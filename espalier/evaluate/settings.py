@@ -16,3 +16,5 @@ class EvaluateConfig(Config):
     """before the first update too"""
     dtype: Literal["float32", "train"] = "float32"
     """of the forward pass; train: as in training, faster where that is 16-bit"""
+    against: str | None = None
+    """a recipe whose counts `check` sets beside this one's"""

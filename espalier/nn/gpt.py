@@ -23,6 +23,7 @@ from espalier.nn.slots import (
     StackConfig,
     drop,
     reset,
+    xavier,
 )
 from espalier.nn.state import Pass, at
 from espalier.tree import merge
@@ -31,6 +32,8 @@ from espalier.tree import merge
 class InitConfig(Config):
     """How tensors start."""
 
+    matrices: Literal["normal", "xavier"] = "normal"
+    """and embeddings; xavier: uniform, by each one's own size, in place of the next two fields"""
     std: float = Field(default=0.02, gt=0)
     residual: Literal["scaled", "zero", "plain"] = "scaled"
     """projections onto the residual stream: std / sqrt(2 n_layer), zero, or std"""
@@ -47,10 +50,10 @@ class LayerConfig(Config):
 class GPTConfig(Config):
     """Sizes stand here once; parts have only their own fields."""
 
-    n_layer: int = Field(12, ge=1)
-    n_embd: int = Field(768, ge=1)
+    n_layer: int = Field(12, ge=1, le=1000)  # as deep as any that was trained (arXiv:2203.00555)
+    n_embd: int = Field(768, ge=1, le=2**20)
     n_head: int = Field(12, ge=1)
-    block_size: int = Field(1024, ge=1)
+    block_size: int = Field(1024, ge=1, le=2**24)
     vocab_size: int | None = Field(None, ge=1)
     """from the corpus when left out"""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -163,4 +166,6 @@ def make(config: GPTConfig, seed: int, device: torch.device | str = "cpu") -> GP
     """A model filled from `seed`: the same numbers on every device."""
     model = config.build()  # not through meta: that would import a second's worth of torch
     reset(model, seed)
+    if config.init.matrices == "xavier":
+        xavier(model, seed)
     return model.to(device)

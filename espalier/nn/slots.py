@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from espalier.config import PartConfig
+from espalier.native import dropout as native
 from espalier.nn.state import Pass
 
 Role = Literal["matrix", "embedding", "vector"]
@@ -40,9 +41,20 @@ class Part(nn.Module):
 
     exempt: ClassVar[Mapping[str, str]] = {}  # law of the contract suite -> why it cannot hold
     role: ClassVar[Mapping[str, Role]] = {}  # own parameter -> role, where shape does not tell
+    special: ClassVar[Mapping[str, float]] = {}  # functions beside + and *, evaluations per element
+    passes: ClassVar[int] = 1  # how often a row is read before its last result is known
+    unused: Sequence[str] = ()  # parameters, by path below this part, that no forward pass reads
 
     def reset(self) -> None:
         """Fill this part's own parameters and buffers (not its children's)."""
+
+    def settled(self) -> Part:
+        """An equal part for inference alone, with what the weights decide worked out before."""
+        return self
+
+    def describe(self) -> dict[str, int | str | list[str]]:
+        """What `check` tells of this part beside its size: named facts. Numbers are summed."""
+        return {}
 
     if TYPE_CHECKING:
 
@@ -202,9 +214,27 @@ def splits(model: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
+def retire(part: Part) -> Part:
+    """Keep a part's parameters for their published count: no pass reads and nothing trains them."""
+    part.unused = tuple(name for name, _ in part.requires_grad_(False).named_parameters())
+    return part
+
+
+def unused(model: nn.Module) -> list[str]:
+    """Paths of the parameters that no forward pass reads."""
+    return [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        if isinstance(module, Part)
+        for name in module.unused
+    ]
+
+
 def drop(x: Tensor, p: float, training: bool) -> Tensor:
     """Dropout that costs nothing when off."""
-    return nn.functional.dropout(x, p) if training and p else x
+    if not (training and p):
+        return x
+    return native.drop(x, p) if native.serves(x) else nn.functional.dropout(x, p)
 
 
 def reset(model: nn.Module, seed: int) -> None:
@@ -225,3 +255,17 @@ def roles(model: nn.Module) -> dict[str, Role]:
             shape_says: Role = "matrix" if parameter.ndim >= 2 else "vector"
             found[f"{path}.{name}" if path else name] = declared.get(name, shape_says)
     return found
+
+
+@torch.no_grad()
+def xavier(model: nn.Module, seed: int) -> None:
+    """Fill matrices and embeddings anew, uniform on +-sqrt(6 / (fan in + fan out)) (Glorot 2010).
+
+    Fans are torch's: of a weight (out, in, taps), in * taps and out * taps.
+    """
+    named = roles(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if named[name] != "vector":
+                nn.init.xavier_uniform_(parameter)

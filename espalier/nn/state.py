@@ -60,6 +60,7 @@ class Pass:
         fresh: bool = True,
         packed: bool = False,
         checkpoint: bool = False,
+        listening: bool = False,
     ):
         self.positions = positions
         self.states = states  # None: nothing is remembered (training, scoring)
@@ -70,6 +71,7 @@ class Pass:
         self.position: Position | None = None  # the trunk's, for attention to turn and bias with
         self.tables: tuple[Tensor, ...] = ()  # what `position` computed once for this pass
         self.losses: dict[str, Tensor] = {}
+        self.told: dict[str, list[Tensor]] | None = {} if listening else None
         self.cursor = 0
 
     def state(self, make: Callable[..., S], *args: Any) -> S | None:
@@ -87,19 +89,38 @@ class Pass:
         """Add an auxiliary loss to this pass."""
         self.losses[name] = self.losses[name] + loss if name in self.losses else loss
 
+    def tell(self, name: str, measure: Callable[[], Tensor]) -> None:
+        """Tell whoever listens a figure of this call, such as a share; measured only then.
+
+        `told` holds a figure's values in call order, detached and on the device.
+        """
+        if self.told is not None:
+            with torch.no_grad():
+                self.told.setdefault(name, []).append(measure())
+
     def run(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Call a layer in a frame of its own; its losses come back as outputs, added here."""
+        """Call a layer in a frame of its own; what it loses and tells comes back as outputs."""
         frame = self.state(_new_frame)
         if self.checkpoint and torch.is_grad_enabled():
-            x, losses = checkpoint(_run, layer, x, self, frame, use_reentrant=False)
+            x, losses, told = checkpoint(_run, layer, x, self, frame, use_reentrant=False)
         else:
-            x, losses = _run(layer, x, self, frame)
+            x, losses, told = _run(layer, x, self, frame)
         for name, loss in losses.items():
             self.lose(name, loss)
+        if self.told is not None:
+            for name, values in told.items():
+                self.told.setdefault(name, []).extend(values)
         return x
 
     def _inner(self, frame: Frame | None) -> Pass:
-        inner = Pass(self.positions, frame, self.length, fresh=self.fresh, packed=self.packed)
+        inner = Pass(
+            self.positions,
+            frame,
+            self.length,
+            fresh=self.fresh,
+            packed=self.packed,
+            listening=self.told is not None,
+        )
         inner.position, inner.tables = self.position, self.tables
         return inner
 
@@ -110,19 +131,21 @@ def _new_frame() -> Frame:
 
 def _run(
     layer: nn.Module, x: Tensor, now: Pass, frame: Frame | None
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, dict[str, Tensor], dict[str, list[Tensor]]]:
     inner = now._inner(frame)
     x = layer(x, inner)
     assert frame is None or inner.cursor == len(frame), (
         "a layer must ask for the same states in the same order every pass"
     )
-    return x, inner.losses
+    return x, inner.losses, inner.told or {}
 
 
-def at(ids: Tensor, *, packed: bool = False, checkpoint: bool = False) -> Pass:
+def at(
+    ids: Tensor, *, packed: bool = False, checkpoint: bool = False, listening: bool = False
+) -> Pass:
     """A full pass over `ids` (batch, time) that remembers nothing."""
     positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape[0], -1)
-    return Pass(positions, packed=packed, checkpoint=checkpoint)
+    return Pass(positions, packed=packed, checkpoint=checkpoint, listening=listening)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Other people's weights: key tables in, and out again. One file per format.
 
-`read` takes nanoGPT's ckpt.pt and Hugging Face directories of GPT-2 and GPT-NeoX (Pythia); `kind`
-says which of them a path is, without reading weights.
+`read` takes nanoGPT's and WiggleGPT's ckpt.pt, BioGPT's biogpt_*.pt and Hugging Face directories
+of GPT-2 and GPT-NeoX (Pythia); `kind` says which family a path is of, without reading weights.
 """
 
 from pathlib import Path
@@ -31,13 +31,18 @@ def read(path: Path) -> Foreign:
 
     Raises UserError, one line, for what is missing, damaged, or of another kind.
     """
-    from espalier.pretrained import gpt2, gpt_neox, nanogpt
+    from espalier.pretrained import biogpt, gpt2, gpt_neox, nanogpt, wigglegpt
 
     found = kind(path)
     if found is None:
         raise UserError(refusal(path))
     if found == "nanogpt":
-        return nanogpt.read(path / "ckpt.pt" if path.is_dir() else path)
+        file = path / "ckpt.pt" if path.is_dir() else path
+        held = files.read_torch(file)
+        if biogpt.holds(held):
+            return biogpt.interpret(held, file)
+        whole = nanogpt.checked(held, file)
+        return nanogpt.interpret(whole, file, wigglegpt.dialect(whole, file) or nanogpt.Dialect())
     return gpt2.read(path) if found == "gpt2" else gpt_neox.read(path)
 
 

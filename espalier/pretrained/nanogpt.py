@@ -1,6 +1,10 @@
-"""nanoGPT's ckpt.pt: weights, AdamW's moments, the iteration, and the training configuration."""
+"""nanoGPT's ckpt.pt: weights, AdamW's moments, the iteration, and the training configuration.
 
-from collections.abc import Mapping, Sequence
+Forks of nanoGPT keep its file and add to it: what they add is a `Dialect`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +31,73 @@ TABLE = [
     Row("head.weight", "lm_head.weight"),
 ]
 SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
+Tensors = Mapping[str, Tensor]
 PREFIXES = ("_orig_mod.", "module.")  # left by torch.compile and DistributedDataParallel
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """What a file holds beyond nanoGPT's, or in place of it."""
+
+    kind: str = "nanogpt"
+    table: Sequence[Row] = field(default_factory=lambda: TABLE)
+    keys: frozenset[str] = frozenset()
+    """of model_args"""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """onto the configuration that nanoGPT's keys give"""
+    join: Callable[[Tensors], Tensors] = lambda tensors: tensors
+    """tensors that are one of ours made one"""
+
+
 def read(file: Path) -> Foreign:
     """Raises UserError where the file is not nanoGPT's, or its parts do not fit one another."""
-    found = files.read_torch(file)
+    return interpret(load(file), file, Dialect())
+
+
+def load(file: Path) -> dict[str, Any]:
+    """What the file holds; its model and model_args are there."""
+    return checked(files.read_torch(file), file)
+
+
+def checked(found: Any, file: Path) -> dict[str, Any]:
+    """What a torch file held, where it is nanoGPT's."""
     if not isinstance(found, dict) or not {"model", "model_args"} <= set(found):
         raise UserError(
             f"{file} is a torch file, but not nanoGPT's: it has no model and model_args"
         )
-    theirs = _tensors(found["model"], file)
+    if not isinstance(found["model_args"], Mapping):
+        raise UserError(f"{file}: model_args is not a dictionary")
+    return found
+
+
+def interpret(found: Mapping[str, Any], file: Path, dialect: Dialect) -> Foreign:
+    """The model in our names. Raises UserError where its parts do not fit one another."""
+    theirs = tensors(found["model"], file)
     tied = HEAD not in theirs or theirs[HEAD].equal(theirs.get(EMBEDDING, theirs[HEAD]))
     if tied and HEAD in theirs:
         head = theirs.pop(HEAD)
         theirs.setdefault(EMBEDDING, head)
-    config = _config(found["model_args"], tied, file)
+    config = _config(found["model_args"], tied, file, dialect)
+
+    def ours(given: Tensors, where: str) -> dict[str, Tensor]:
+        return to_ours(dialect.join(given), dialect.table, config, where)
+
     step = found.get("iter_num", 0)
     return Foreign(
-        kind="nanogpt",
+        kind=dialect.kind,
         path=file,
         config=config,
-        weights=to_ours(theirs, TABLE, config, str(file)),
+        weights=ours(theirs, str(file)),
         step=step if isinstance(step, int) else 0,
-        moments=_moments(found.get("optimizer"), theirs, config, file),
+        moments=_moments(found.get("optimizer"), theirs, ours, file),
         settings=_settings(found.get("config")),
         val_loss=_number(found.get("best_val_loss")),
     )
 
 
-def _tensors(model: Any, file: Path) -> dict[str, Tensor]:
+def tensors(model: Any, file: Path) -> dict[str, Tensor]:
+    """The state dict by bare names, without masks."""
     if not isinstance(model, Mapping) or not all(isinstance(t, Tensor) for t in model.values()):
         raise UserError(f"{file}: model is not a dictionary of tensors")
     found = {}
@@ -70,22 +110,24 @@ def _tensors(model: Any, file: Path) -> dict[str, Tensor]:
     return found
 
 
-def _config(args: Any, tied: bool, file: Path) -> GPTConfig:
-    if not isinstance(args, Mapping):
-        raise UserError(f"{file}: model_args is not a dictionary")
+def _config(args: Mapping[str, Any], tied: bool, file: Path, dialect: Dialect) -> GPTConfig:
     missing = [name for name in SIZES if not isinstance(args.get(name), int)]
     if missing:
         raise UserError(f"{file}: model_args lacks {', '.join(missing)}")
-    foreign = sorted(set(args) - {*SIZES, "bias", "dropout"})
+    foreign = sorted(set(args) - {*SIZES, "bias", "dropout", *dialect.keys})
     if foreign:
         raise UserError(f"{file} is of a fork of nanoGPT: model_args has {', '.join(foreign)}")
     tree: dict[str, Any] = {name: args[name] for name in SIZES}
     tree |= {"bias": bool(args.get("bias", True)), "dropout": float(args.get("dropout", 0.0))}
-    return decode(GPTConfig, tree | {"head": "tied" if tied else "untied"}, "model")
+    tree |= {"head": "tied" if tied else "untied", **dialect.model}
+    return decode(GPTConfig, tree, "model")
 
 
 def _moments(
-    optimizer: Any, theirs: Mapping[str, Tensor], config: GPTConfig, file: Path
+    optimizer: Any,
+    theirs: Tensors,
+    ours: Callable[[Tensors, str], dict[str, Tensor]],
+    file: Path,
 ) -> Moments | None:
     """AdamW's state, which nanoGPT numbers: first what decays (matrices), then what does not."""
     if not isinstance(optimizer, Mapping) or not optimizer.get("state"):
@@ -100,17 +142,11 @@ def _moments(
     for number, name in enumerate(order):
         if state[number]["exp_avg"].shape != theirs[name].shape:
             raise UserError(f"{file}: the optimizer's tensor {number} does not fit {name}")
-    return Moments(
-        int(max(float(entry["step"]) for entry in state.values())),
-        _by_name(order, [state[i]["exp_avg"] for i in range(len(order))], config, file),
-        _by_name(order, [state[i]["exp_avg_sq"] for i in range(len(order))], config, file),
+    first, second = (
+        ours({name: state[i][key] for i, name in enumerate(order)}, f"{file} (optimizer)")
+        for key in ("exp_avg", "exp_avg_sq")
     )
-
-
-def _by_name(
-    order: Sequence[str], tensors: Sequence[Tensor], config: GPTConfig, file: Path
-) -> dict[str, Tensor]:
-    return to_ours(dict(zip(order, tensors, strict=True)), TABLE, config, f"{file} (optimizer)")
+    return Moments(int(max(float(entry["step"]) for entry in state.values())), first, second)
 
 
 def _settings(config: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def find(foreign: Foreign | None, chosen: str | None, vocab_size: int) -> Tokeni
     """
     found = _named(chosen) if chosen else _beside(foreign) if foreign else None
     if found is None and vocab_size in GPT2_SIZES:
-        found = choose("gpt2")
+        found = choose("gpt-neox" if foreign and foreign.kind == "biogpt" else "gpt2")
     if found is None:
         raise UserError(
             f"no tokenizer came with it, and {vocab_size} ids are not GPT-2's: give --tokenizer "
@@ -43,8 +43,9 @@ def _named(chosen: str) -> Tokenizer:
 
 
 def _beside(foreign: Foreign) -> Tokenizer | None:
-    if foreign.kind != "nanogpt":
-        file = foreign.path / "tokenizer.json"
+    if foreign.kind not in {"nanogpt", "wigglegpt"}:
+        place = foreign.path.parent if foreign.path.is_file() else foreign.path
+        file = place / "tokenizer.json"
         return choose(str(file)) if file.is_file() else None
     folders = [foreign.path.parent]
     if isinstance(dataset := foreign.settings.get("dataset"), str):

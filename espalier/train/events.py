@@ -1,6 +1,7 @@
 """What a training run tells whoever drives it, one object at a time."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,8 @@ class Stepped:
     ms: float
     seconds: float
     """of training so far, over all sessions"""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """what parts told of this update: `silent`, …"""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Evaluated:
     tokens: int
     best: bool
     """the lowest validation loss so far"""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """what parts told of validation"""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from espalier.nn.gpt import GPT
 from espalier.nn.state import Pass, at
+from espalier.train.hearing import Hearing
 from espalier.train.slots import TokenLoss
 
 Head = Callable[[Tensor], Tensor]
+Told = dict[str, list[Tensor]]
 
 # Bytes of fp32 logits kept at once. Each chunk adds to the head's whole gradient, so that on a CPU
 # GPT-2's head takes 1.2 to 3 times as long in chunks: they save memory, not time.
@@ -30,15 +32,18 @@ class Objective:
     ):
         self.model, self.token_loss, self.checkpoint = model, token_loss, checkpoint
         self.vocab_size = vocab_size
+        self.hearing = Hearing()
         self.eager()
 
     def eager(self) -> None:
-        self.whole: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = self._whole
-        self.trunk: Callable[[Tensor], tuple[Tensor, Tensor]] = self._trunk
+        self.whole: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Told]] = self._whole
+        self.trunk: Callable[[Tensor], tuple[Tensor, Tensor, Told]] = self._trunk
+        self.scored: TokenLoss = self._scored
 
     def compile(self) -> None:
         """Let torch compile the parts; the first call then takes long, or raises."""
         self.whole, self.trunk = torch.compile(self._whole), torch.compile(self._trunk)
+        self.scored = torch.compile(self._scored)
 
     def __call__(self, ids: Tensor, targets: Tensor, count: int) -> Tensor:
         """The share of one micro-batch in the loss of an effective batch with `count` targets.
@@ -48,20 +53,25 @@ class Objective:
         """
         chunk = chunk_length(targets.numel(), self.vocab_size, ids.device)
         if chunk >= targets.numel():
-            total, extra = self.whole(ids, targets)
+            total, extra, told = self.whole(ids, targets)
         else:
-            hidden, extra = self.trunk(ids)
-            total = chunked(self.model.head, self.token_loss, hidden, targets, chunk)
+            hidden, extra, told = self.trunk(ids)
+            weights = _weights(self.model.head, hidden)
+            total = chunked(self.scored, weights, hidden, targets, chunk)
+        self.hearing.add(told, len(ids))
         return (total + extra * targets.numel()) / count
 
-    def _whole(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, extra = self._trunk(ids)
+    def _whole(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Told]:
+        hidden, extra, told = self._trunk(ids)
         logits = self.model.head(hidden)
-        return self.token_loss(logits.flatten(0, -2), targets.flatten()), extra
+        return self.token_loss(logits.flatten(0, -2), targets.flatten()), extra, told
 
-    def _trunk(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        now = at(ids, checkpoint=self.checkpoint)
-        return self.model.trunk(ids, now), auxiliary(now)
+    def _scored(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return self.token_loss(self.model.head(hidden), targets)
+
+    def _trunk(self, ids: Tensor) -> tuple[Tensor, Tensor, Told]:
+        now = at(ids, checkpoint=self.checkpoint, listening=True)
+        return self.model.trunk(ids, now), auxiliary(now), now.told or {}
 
 
 def auxiliary(now: Pass) -> Tensor:
@@ -79,13 +89,12 @@ def chunk_length(tokens: int, vocab_size: int, device: torch.device) -> int:
 
 
 def chunked(
-    head: nn.Module, token_loss: TokenLoss, hidden: Tensor, targets: Tensor, chunk: int
+    scored: TokenLoss, weights: list[Tensor], hidden: Tensor, targets: Tensor, chunk: int
 ) -> Tensor:
-    """`token_loss(head(hidden), targets)` with the logits of at most `chunk` tokens at a time."""
-    weights = _weights(head, hidden)
+    """`scored(hidden, targets)`, which reads `weights`, for at most `chunk` tokens at a time."""
     flat = hidden.flatten(0, -2)
     loss: Tensor = _Chunked.apply(  # type: ignore[no-untyped-call]
-        head, token_loss, flat, targets.flatten(), chunk, *weights
+        scored, flat, targets.flatten(), chunk, *weights
     )
     return loss
 
@@ -96,8 +105,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        head: Head,
-        token_loss: TokenLoss,
+        scored: TokenLoss,
         hidden: Tensor,
         targets: Tensor,
         chunk: int,
@@ -109,7 +117,7 @@ class _Chunked(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             part = hidden[start : start + chunk].detach().requires_grad_()
             with torch.enable_grad():
-                loss = token_loss(head(part), targets[start : start + chunk])
+                loss = scored(part, targets[start : start + chunk])
             first, *others = torch.autograd.grad(loss, (part, *weights))
             ctx.hidden[start : start + chunk] = first
             torch._foreach_add_(ctx.weights, others)
@@ -120,7 +128,7 @@ class _Chunked(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         found = [ctx.hidden, *ctx.weights]
         torch._foreach_mul_(found, outputs[0])
-        return None, None, found[0], None, None, *found[1:]
+        return None, found[0], None, None, *found[1:]
 
 
 def _weights(head: Head, hidden: Tensor) -> list[Tensor]:

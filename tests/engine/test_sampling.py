@@ -8,6 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from espalier.engine.sampling import (
+    COLDEST,
+    HARSHEST,
+    HOTTEST,
+    MILDEST,
     NanoGPTStream,
     RowStreams,
     Sampling,
@@ -142,16 +146,26 @@ def test_the_nanogpt_stream_is_multinomial_after_manual_seed():
         assert mine == [torch.multinomial(probs, 1)[:, 0].tolist() for _ in range(20)]
 
 
+@pytest.mark.parametrize("temperature", [COLDEST, HOTTEST])
+@pytest.mark.parametrize("penalty", [MILDEST, HARSHEST])
+def test_the_ends_of_what_is_taken_still_give_probabilities(temperature, penalty):
+    logits = torch.tensor([[-3e4, 0.0, 3e4, -math.inf]])
+    sampling = Sampling(temperature=temperature, repetition_penalty=penalty)
+    probs = probabilities(logits, sampling, torch.ones(1, 4, dtype=torch.bool))
+    expected = [0, 0, 1, 0] if temperature == COLDEST else [1 / 3, 1 / 3, 1 / 3, 0]
+    assert probs[0].tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("temperature", -1.0, "temperature must be 0 .greedy. or more, got -1"),
+        ("temperature", -1.0, "temperature must be 0 .greedy., or from 1e-30 to 1e.30, got -1"),
         ("temperature", math.nan, "temperature must be a finite number"),
         ("top_k", 0, "top_k must be at least 1, got 0"),
         ("top_p", 0.0, "top_p must be above 0 and at most 1, got 0"),
         ("top_p", 1.5, "top_p must be above 0 and at most 1, got 1.5"),
         ("min_p", -0.1, "min_p must be from 0 to 1"),
-        ("repetition_penalty", 0.0, "repetition_penalty must be above 0"),
+        ("repetition_penalty", 0.0, "repetition_penalty must be from 0.01 to 100"),
         ("seed", 2**63, "seed must be from 0 to"),
     ],
 )

@@ -81,7 +81,7 @@ def test_tokens_have_the_models_own_distribution(how):
         (a, b, c, *_), row = speculate(model, draft, PROMPT, options)
         counts[(a * vocab + b) * vocab + c] += 1
         accepted, proposed = accepted + row.accepted, proposed + row.proposed
-    assert 0.1 < accepted / proposed < 0.9  # both ways through the rule are taken
+    assert 0.02 < accepted / proposed < 0.9  # both ways through the rule are taken
     assert not counts[want == 0].any()
     common = draws * want >= 5
     gaps = (counts - draws * want)[common] ** 2 / (draws * want)[common]

@@ -122,7 +122,7 @@ def without(name: str) -> dict[str, Tensor]:
         ({"model": without("transformer.h.1.mlp.c_fc.bias")}, "1 tensor missing: .*h.1.mlp.c_fc.b"),
         ({"model": nanogpt_tensors() | {"x": torch.ones(1)}}, "1 tensor not part of the model: x"),
         ({"model_args": ARGS | {"n_embd": 64}}, r"wte.weight is \[29, 32\].* \[29, 64\]"),
-        ({"model_args": ARGS | {"use_bio_mlp": True}}, "fork of nanoGPT.*use_bio_mlp"),
+        ({"model_args": ARGS | {"n_expert": 4}}, "fork of nanoGPT.*n_expert"),
         ({"model_args": {"n_layer": 2}}, "model_args lacks n_head, n_embd"),
         ({"model_args": None}, "not nanoGPT's: it has no model and model_args"),
         ({"model": {"a": 1}}, "not a dictionary of tensors"),

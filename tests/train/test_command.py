@@ -1,5 +1,6 @@
 """`espalier train`: what a person types, sees and gets back."""
 
+import errno
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from espalier import cli
+from espalier import cli, lock
 from espalier.config import encode
 from espalier.tree import dump
 from tests.conftest import ROOT
@@ -56,6 +57,24 @@ def test_without_out_the_place_is_the_recipe_and_its_hash(
     places = sorted(Path("runs").iterdir())
     assert len(places) == 2
     assert all(place.name.startswith("tiny-") for place in places)
+
+
+def test_an_unknown_device_is_one_line_that_names_the_known(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", recipe, "--device", "gpu"]) == 2
+    said = "error: no device 'gpu': take cpu, cuda, cuda:N (a number) or mps\n"
+    assert capsys.readouterr().err == said
+
+
+def test_check_refuses_what_training_refuses(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mistake in ("train.min_lr=1", "model.n_layer=10000000"):
+        said = [call(capsys, recipe, mistake)[2]]
+        assert cli.main(["check", recipe, mistake]) == 2
+        said.append(capsys.readouterr().err)
+        assert said[0] == said[1]
 
 
 def test_json_is_one_object_on_stdout(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +128,73 @@ def test_a_mistake_with_overwrite_leaves_the_old_run_where_it_was(
     assert not list(Path().glob("a.was*"))
 
 
+def test_a_new_run_that_fails_before_it_begins_gives_its_place_back(
+    recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(capsys, recipe, "--out", "a", "train.max_iters=2")[0] == 0
+    before = sorted(Path("a").rglob("*"))
+    monkeypatch.setattr("espalier.fit.mirrors.start", full_disk)
+    code, _, err = call(capsys, recipe, "--out", "a", "--overwrite")
+    assert (code, err) == (3, "error: No space left on device\n")
+    assert sorted(Path("a").rglob("*")) == before
+    assert not list(Path().glob("a.was*"))
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_former_run_stays_aside_where_another_process_took_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from espalier.commands.train import _back
+
+    former, place = tmp_path / "a.was-1", tmp_path / "a"
+    former.mkdir()
+    place.mkdir()
+    with lock.hold(place / "lock"):
+        _back(former, place)
+        assert place.is_dir()
+    assert capsys.readouterr().err == f"warning: the run that stood at {place} is now {former}\n"
+
+
+def test_nanogpts_out_dir_is_where_the_run_goes(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+) -> None:
+    (tmp_path / "config.py").write_text(
+        "out_dir = 'out-a'\nn_layer = 1\nn_head = 2\nn_embd = 8\nblock_size = 4\n"
+        "batch_size = 2\neval_iters = 5\ngradient_accumulation_steps = 1\nmax_iters = 2\n",
+        encoding="utf-8",
+    )
+    words = ["config.py", f"data.corpus={corpus}", "--eval_only=True"]
+    for more, place in (
+        ([], "out-a"),
+        (["--out_dir=b"], "b"),
+        (["--out_dir=b", "--out", "c"], "c"),
+    ):
+        assert call(capsys, *words, *more)[0] == 0
+        assert (tmp_path / place / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "lower"),
+    [
+        (["data.batch_size=16000000", "model.block_size=2000"], "data.batch_size"),
+        (["model.n_embd=1000000"], "model.n_layer, model.n_embd or model.vocab_size"),
+    ],
+)
+def test_what_no_memory_holds_is_refused_with_the_numbers(
+    recipe: str, capsys: pytest.CaptureFixture[str], words: list[str], lower: str
+) -> None:
+    code, _, err = call(capsys, recipe, *words)
+    assert code == 3
+    assert err.startswith("error: training needs at least ")
+    assert " are free on cpu: " in err
+    assert f"Lower {lower}" in err
+    assert len(err.splitlines()) == 1
+    assert not Path("runs").exists()
+
+
 def test_resuming_a_finished_run_says_so_and_how_to_go_on(
     recipe: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +219,9 @@ def test_resuming_a_finished_run_says_so_and_how_to_go_on(
         (["tiny.yaml", "train.init=nowhere"], "nowhere"),
         (["--resume", "nowhere"], "no run at nowhere"),
         (["--resume", "nowhere", "--out", "b"], "leave --out out"),
+        (["tiny.yaml", "model.n_layer=1000000"], "model.n_layer must be at most 1000, got 1000000"),
+        (["tiny.yaml", "data.batch_size=1000000000"], "data.batch_size must be at most 16777216"),
+        (["tiny.yaml", "train.min_lr=1"], "train.min_lr=1.0 is above train.learning_rate=0.01"),
         (["shakespear-char"], "Did you mean 'shakespeare-char'?"),
     ],
 )

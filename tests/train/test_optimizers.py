@@ -143,6 +143,31 @@ def test_a_step_divides_by_the_scale_and_does_nothing_when_skipped(name: str) ->
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
 
+def test_muon_skips_without_asking_the_host() -> None:
+    """The way taken on a GPU: NaN and all, a step that is to be skipped changes nothing."""
+    found, same = parameters(), parameters()
+    weight, other = named(found), named(same)
+    awaited, unasked = (MuonConfig().build(given, 0.1) for given in (weight, other))
+    one = torch.ones(())
+
+    def fill(value: float) -> None:
+        for p in (*found.values(), *same.values()):
+            p.grad = torch.full_like(p, value) + torch.arange(p.numel()).view_as(p) % 7
+
+    with torch.no_grad():
+        for value in (0.1, 0.3):
+            fill(value)
+            awaited._matrices(0.02, one, None)
+            unasked._matrices(0.02, one, one - 1)
+        for a, b in zip(found.values(), same.values(), strict=True):
+            assert torch.equal(a, b)
+        before = [p.clone() for p in same.values()], [m.clone() for m in unasked.momenta]
+        fill(float("nan"))
+        unasked._matrices(0.02, one * float("nan"), one)
+    assert all(map(torch.equal, same.values(), before[0]))
+    assert all(map(torch.equal, unasked.momenta, before[1]))
+
+
 @pytest.mark.parametrize("name", names(OptimizerConfig))
 def test_the_state_carries_over_bit_for_bit(name: str) -> None:
     whole, one = build(name)

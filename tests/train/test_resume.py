@@ -17,7 +17,7 @@ from espalier.train import events
 from tests.conftest import ROOT
 from tests.train import tiny
 
-TIMES = ("time", "ms", "tokens_per_s", "mfu")
+TIMES = ("time", "ms", "tokens_per_s", "mfu", "wait_ms", "seconds")
 
 
 def content(run: Path) -> list[dict[str, Any]]:

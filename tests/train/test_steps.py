@@ -63,6 +63,32 @@ def test_logits_in_chunks_give_the_same_gradients(
         torch.testing.assert_close(cut[name], grad, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.compile
+def test_a_compiled_step_scores_its_chunks_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def note(function: object) -> object:
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, "compile", note)
+    monkeypatch.setattr(objective, "chunk_length", lambda *sizes: 5)
+    net = model()
+    found = stepper(net, 4)
+    assert setup.compile_step(found, True, (4, 8), 1) == ""
+    assert {function.__name__ for function in compiled} == {"_whole", "_trunk", "_scored"}
+    ids, targets = data(4)
+    eager = stepper(model(), 4).backward(ids, targets)
+    torch.testing.assert_close(found.backward(ids, targets), eager)
+
+
+def test_a_micro_batch_is_timed_without_a_trace() -> None:
+    found = stepper(model(), 4)
+    blank = torch.zeros(4, 8, dtype=torch.long)
+    assert setup.eager_seconds(found, blank) > 0
+    assert all(parameter.grad is None for parameter in found.parameters)
+
+
 def test_the_loss_is_the_mean_over_targets_that_count() -> None:
     net = model()
     ids, targets = data(6, 0.5)
@@ -156,8 +182,8 @@ def test_compile_falls_back_with_one_line_unless_required(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "compile", refuse)
     found = stepper(model())
-    said = setup.compile_step(found, True, 4, 8)
+    said = setup.compile_step(found, True, (4, 8), 1)
     assert said == "torch.compile failed (RuntimeError: no compiler here); going on without"
     found(*data(4), 0.01)
     with pytest.raises(setup.MachineError, match="no compiler here"):
-        setup.compile_step(found, "require", 4, 8)
+        setup.compile_step(found, "require", (4, 8), 1)

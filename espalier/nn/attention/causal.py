@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from espalier.config import default
 from espalier.errors import ConfigError
 from espalier.native import attention as native
-from espalier.native import cached
+from espalier.native import cached, composed
 from espalier.nn.score.softmax import Softmax
 from espalier.nn.slots import (
     AttentionConfig,
@@ -28,6 +28,7 @@ from espalier.nn.slots import (
     onto_residual,
 )
 from espalier.nn.state import KV, Pass, visible
+from espalier.nn.units import Units, columns, rows, simple, spaced
 
 
 class CausalConfig(AttentionConfig):
@@ -36,12 +37,15 @@ class CausalConfig(AttentionConfig):
     variants = (
         {"n_kv_head": 2},
         {"n_kv_head": 1},
+        {"n_head": 3, "n_kv_head": 3},
         {"window": 5},
         {"window": 3, "n_kv_head": 2, "qk_norm": "rms"},
         {"softcap": 2.0},
         {"qk_norm": "layer", "bias": False},
     )
 
+    n_head: int | None = Field(None, ge=1)
+    """heads of this layer, where some were taken out; their width stays n_embd / model.n_head"""
     n_kv_head: int | None = Field(None, ge=1)
     """key/value heads shared by groups of queries (arXiv:2305.13245); n_head when left out"""
     window: int | None = Field(None, ge=1)
@@ -56,21 +60,23 @@ class CausalConfig(AttentionConfig):
     linear: LinearConfig = default("dense")
 
     def build(self, dims: Dims, layer: int) -> Part:
-        kv_heads, width = self.n_kv_head or dims.n_head, dims.head_width
-        if dims.n_head % kv_heads:
-            near = ", ".join(str(n) for n in range(1, dims.n_head + 1) if dims.n_head % n == 0)
+        heads, width = self.n_head or dims.n_head, dims.head_width
+        kv_heads = self.n_kv_head or heads
+        if heads % kv_heads:
+            near = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+            whose = "attention" if self.n_head else "model"
             raise ConfigError(
-                f"attention.n_kv_head={kv_heads} must divide model.n_head={dims.n_head}. "
+                f"attention.n_kv_head={kv_heads} must divide {whose}.n_head={heads}. "
                 f"Possible: {near}."
             )
         wide = dims if self.bias is None else replace(dims, bias=self.bias)
         norms = [self.qk_norm.build(width, dims, layer) for _ in "qk"] if self.qk_norm else None
-        rows = [dims.n_head * width, kv_heads * width, kv_heads * width]
+        outputs = [heads * width, kv_heads * width, kv_heads * width]
         return Causal(
-            fused(self.linear.build(dims.n_embd, sum(rows), wide, layer), rows),
-            onto_residual(self.linear.build(dims.n_embd, dims.n_embd, wide, layer), dims),
+            fused(self.linear.build(dims.n_embd, sum(outputs), wide, layer), outputs),
+            onto_residual(self.linear.build(heads * width, dims.n_embd, wide, layer), dims),
             self.score.build(dims, layer),
-            (dims.n_head, kv_heads),
+            (heads, kv_heads),
             norms=norms,
             window=self.window,
             softcap=self.softcap,
@@ -78,11 +84,12 @@ class CausalConfig(AttentionConfig):
         )
 
 
-class Causal(Part):
+class Heads(Part):
+    """Causal attention in each head, up to the heads' outputs side by side."""
+
     def __init__(
         self,
         qkv: Part,
-        out: Part,
         score: Part,
         heads: tuple[int, int],
         *,
@@ -92,7 +99,7 @@ class Causal(Part):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.qkv, self.out, self.score = qkv, out, score
+        self.qkv, self.score = qkv, score
         self.q_norm: Part | None
         self.k_norm: Part | None
         self.q_norm, self.k_norm = norms or (None, None)
@@ -101,26 +108,28 @@ class Causal(Part):
         self.window, self.softcap, self.dropout = window, softcap, dropout
         self.fused = softcap is None and isinstance(score, Softmax)
 
-    def forward(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
-        b, t, _ = x.shape
-        qkv = self.qkv(x, now).reshape(b, t, self.heads + 2 * self.kv_heads, -1)
+    def project(self, x: Tensor, now: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (batch, time, heads, width) each."""
+        qkv = self.qkv(x, now).reshape(*x.shape[:2], self.heads + 2 * self.kv_heads, -1)
         q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q, now), self.k_norm(k, now)
         if now.position is not None:
             q, k = now.position.turn(q, now), now.position.turn(k, now)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, now: Pass) -> Tensor:
+        """(batch, time, heads * width), over what is remembered too, and remember."""
         state, where = now.state(KV.empty, k, v, now.length, self.window), None
         if state is not None and now.fresh:
             state.write(k, v, now.positions)
         elif state is not None and self._steps(q, state, now):
             kept = (state.keys, state.values, state.seen)
             scale = q.shape[-1] ** -0.5
-            y = cached.attend((q, k, v), kept, now.positions, scale, self.window)
-            return self.out(y.reshape(b, t, -1), now)
+            return cached.attend((q, k, v), kept, now.positions, scale, self.window).flatten(2)
         elif state is not None:
             k, v, where = state.extend(k, v, now.positions)
-        y = self.mix(q, k, v, where, now)
-        return drop(self.out(y.reshape(b, t, -1), now), self.dropout, self.training)
+        return self.mix(q, k, v, where, now).flatten(2)
 
     def _steps(self, q: Tensor, state: KV, now: Pass) -> bool:
         """Can the kernel for cached attention take this chunk?"""
@@ -143,16 +152,21 @@ class Causal(Part):
     ) -> Tensor:
         dropout = self.dropout if self.training else 0.0
         plain = where is None and bias is None and not now.packed
-        if plain and not dropout and native.serves(q):
+        if plain and native.serves(q):
             q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            return native.attend(q, k, v, q.shape[-1] ** -0.5, self.window).transpose(1, 2)
-        if plain and self.window is None:
+            scale = q.shape[-1] ** -0.5
+            return native.attend(q, k, v, scale, self.window, dropout).transpose(1, 2)
+        by_parts = composed.serves(q, dropout)
+        if plain and self.window is None and not by_parts:
             return F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=self.grouped
             )
         mask = visible(now, where, self.window)
-        if bias is not None:
-            mask = bias.to(q.dtype).masked_fill(~mask, float("-inf"))
+        if bias is not None or by_parts:
+            bias = q.new_zeros(()) if bias is None else bias.to(q.dtype)
+            mask = bias.masked_fill(~mask, float("-inf"))
+        if by_parts:
+            return composed.attend(q, k, v, mask, dropout)
         return F.scaled_dot_product_attention(
             q, k, v, mask, dropout_p=dropout, enable_gqa=self.grouped
         )
@@ -170,3 +184,44 @@ class Causal(Part):
             scores = scores + bias.to(scores.dtype)
         weights = self.score(scores, visible(now, where, self.window), now)
         return drop(weights, self.dropout, self.training) @ v
+
+
+class Causal(Heads):
+    """Heads, and their way out."""
+
+    def __init__(
+        self,
+        qkv: Part,
+        out: Part,
+        score: Part,
+        heads: tuple[int, int],
+        *,
+        norms: Sequence[Part] | None = None,
+        window: int | None = None,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__(
+            qkv, score, heads, norms=norms, window=window, softcap=softcap, dropout=dropout
+        )
+        self.out = out
+
+    def forward(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
+        y = self.attend(*self.project(x, now), now)
+        return drop(self.out(y, now), self.dropout, self.training)
+
+    def removable(self) -> Sequence[Units]:
+        """Heads; with shared keys and values, each group of them together."""
+        if not simple(self.qkv) or not simple(self.out) or list(self.score.parameters()):
+            return ()
+        each = self.out.get_parameter("weight").shape[1] // self.heads
+        group, keys = self.heads // self.kv_heads * each, self.heads * each
+        own = (
+            *rows("qkv", self.qkv, 0, group),
+            *rows("qkv", self.qkv, keys, each),
+            *rows("qkv", self.qkv, keys + self.kv_heads * each, each),
+        )
+        writes = columns("out", 0, group)
+        ratio = self.heads // self.kv_heads
+        patch = lambda kept: {"n_head": ratio * len(kept), "n_kv_head": len(kept)}  # noqa: E731
+        return (Units("head", self.kv_heads, spaced(*own, *writes), spaced(*writes), patch),)

@@ -1,5 +1,7 @@
 """Gated linear units (arXiv:2002.05202): SwiGLU with silu, GEGLU with gelu, ReGLU with relu."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +17,7 @@ from espalier.nn.slots import (
     onto_residual,
 )
 from espalier.nn.state import Pass
+from espalier.nn.units import Units, hidden
 
 
 class GluConfig(FfnConfig):
@@ -45,3 +48,6 @@ class Glu(Part):
     def forward(self, x: Float[Tensor, "*batch d"], now: Pass) -> Float[Tensor, "*batch d"]:
         x = self.activation(self.gate(x, now), now) * self.up(x, now)
         return drop(self.down(x, now), self.dropout, self.training)
+
+    def removable(self) -> Sequence[Units]:
+        return hidden(self)

@@ -1,5 +1,7 @@
 """Two matrices with an activation between (GPT-2)."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -15,6 +17,7 @@ from espalier.nn.slots import (
     onto_residual,
 )
 from espalier.nn.state import Pass
+from espalier.nn.units import Units, hidden
 
 
 class MlpConfig(FfnConfig):
@@ -43,3 +46,6 @@ class Mlp(Part):
     def forward(self, x: Float[Tensor, "*batch d"], now: Pass) -> Float[Tensor, "*batch d"]:
         x = self.down(self.activation(self.up(x, now), now), now)
         return drop(x, self.dropout, self.training)
+
+    def removable(self) -> Sequence[Units]:
+        return hidden(self)

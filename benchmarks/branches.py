@@ -1,0 +1,119 @@
+"""A neuron's branches in training: ours against grouped convolution, and against the ideal.
+
+    python benchmarks/branches.py [THREADS ...]
+
+Forward and backward of the causal convolution (5 taps) and the feed-forward of all branches of one
+neuron, without its norm, in bf16 autocast with fp32 weights, on (4, 512, d) features. `grouped` is
+what the original does: `F.conv1d(groups=branches)` on channels-first features. `ideal` is three
+dense matrix products of the same number of operations, nothing else. Sides take turns; medians.
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from rounds import Step, interleaved, page
+from torch import Tensor
+from torch.nn import functional as F
+
+from espalier.native import heap
+from espalier.nn.cortex.branches import BranchConv, BranchLinear, join
+from espalier.nn.slots import Dims, reset
+from espalier.nn.state import at
+
+BATCH, TIME, TAPS = 4, 512, 5
+CASES = [(768, 8), (768, 6), (768, 4), (192, 8), (192, 6), (192, 4)]
+
+
+class Branches(torch.nn.Module):
+    """The parts of a neuron that are measured."""
+
+    def __init__(self, d: int, branches: int):
+        super().__init__()
+        dims = Dims(n_layer=1, n_embd=d, n_head=1, block_size=TIME, vocab_size=1)
+        each = d // branches
+        self.branches = branches
+        self.conv = BranchConv(branches, each, TAPS, dims)
+        self.up = BranchLinear(branches, each, 2 * each, dims)
+        self.down = BranchLinear(branches, 2 * each, each, dims)
+        reset(self, 0)
+
+
+def ours(part: Branches) -> Callable[[Tensor], Tensor]:
+    now = at(torch.zeros(BATCH, TIME, dtype=torch.long))
+
+    def forward(a: Tensor) -> Tensor:
+        _, c = part.conv(a, now)
+        return join(part.down(F.gelu(part.up(c, now)), now))
+
+    return forward
+
+
+def grouped(part: Branches) -> Callable[[Tensor], Tensor]:
+    n = part.branches
+
+    def forward(a: Tensor) -> Tensor:
+        x = a.mT
+        t = F.conv1d(x, part.conv.weight, part.conv.bias, padding=TAPS - 1, groups=n)
+        h = F.gelu(F.conv1d(x + t[..., :TIME], part.up.weight[..., None], part.up.bias, groups=n))
+        return F.conv1d(h, part.down.weight[..., None], part.down.bias, groups=n).mT
+
+    return forward
+
+
+def step(part: Branches, forward: Callable[[Tensor], Tensor], a: Tensor, grad: Tensor) -> Step:
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            y = forward(a)
+        y.backward(grad)
+        part.zero_grad()
+        a.grad = None
+
+    return run
+
+
+def ideal(d: int, branches: int) -> Step:
+    """x W, g W^T and x^T g with (taps + 4) d w weights, as many as the branches have."""
+    width = (TAPS + 4) * d // branches
+    x, w = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((BATCH * TIME, d), (d, width)))
+    g = torch.randn(BATCH * TIME, width, dtype=torch.bfloat16)
+
+    def run() -> None:
+        _ = x @ w, g @ w.T, x.T @ g
+
+    return run
+
+
+def same(part: Branches, a: Tensor) -> None:
+    with torch.no_grad():
+        want, got = grouped(part)(a.float()), ours(part)(a.float())
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+
+
+def main() -> int:
+    threads = tuple(int(word) for word in sys.argv[1:]) or (1, 2)
+    torch.manual_seed(0)
+    heap.keep()
+    head = "d | branches | grouped ms | ours ms | ideal ms | grouped / ours (accept 1.8)"
+    lines = [f"| {head} | ideal / ours |", "|---|---|---|---|---|---|---|"]
+    for d, branches in CASES:
+        part = Branches(d, branches)
+        a = torch.randn(BATCH, TIME, d, dtype=torch.bfloat16, requires_grad=True)
+        same(part, a)
+        grad = torch.randn_like(a)
+        sides = {
+            "grouped": step(part, grouped(part), a, grad),
+            "ours": step(part, ours(part), a, grad),
+            "ideal": ideal(d, branches),
+        }
+        found = {name: time for name, (time, _) in interleaved(sides, threads, rounds=5).items()}
+        times = " | ".join(f"{1000 * found[name]:.2f}" for name in sides)
+        gain, share = found["grouped"] / found["ours"], found["ideal"] / found["ours"]
+        lines.append(f"| {d} | {branches} | {times} | {gain:.2f} | {share:.2f} |")
+    title = f"Branches in training, bf16, each side at its better of {list(threads)} threads"
+    page("branches", title, lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
