@@ -36,6 +36,7 @@ class Part:
     name: str
     summary: str  # the first line of the file
     formula: str  # the docstring of its configuration
+    papers: tuple[str, ...] = ()  # arXiv numbers that its docstrings name
     settings: tuple[Setting, ...] = field(default=())
 
 
@@ -64,12 +65,36 @@ def part_files(slot: Slot) -> list[Path]:
 def part(slot: Slot, file: Path) -> Part:
     tree = parse(file)
     config = config_class(tree, slot)
+    formula = " ".join((ast.get_docstring(config) or "").split())
+    cited = re.findall(r"\b\d{4}\.\d{4,5}\b", f"{ast.get_docstring(tree)} {formula}")
     return Part(
         file.stem,
         _first_line(tree),
-        " ".join((ast.get_docstring(config) or "").split()),
-        tuple(_settings(config)),
+        formula,
+        tuple(dict.fromkeys(cited)),
+        tuple(setting for node in _bases(tree, config) for setting in _settings(node)),
     )
+
+
+def _bases(tree: ast.Module, config: ast.ClassDef) -> list[ast.ClassDef]:
+    """A configuration after those of the same package that it takes fields from."""
+    places = {
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("espalier.nn.")
+        for alias in node.names
+    }
+    found = []
+    for base in map(ast.unparse, config.bases):
+        file = PACKAGE.parent.joinpath(*str(places.get(base)).split(".")).with_suffix(".py")
+        where = parse(file) if base in places and not base.endswith("Config") else tree
+        found += [
+            inner
+            for node in where.body
+            if isinstance(node, ast.ClassDef) and node.name == base
+            for inner in _bases(where, node)
+        ]
+    return [*found, config]
 
 
 def config_class(tree: ast.Module, slot: Slot) -> ast.ClassDef:
@@ -108,6 +133,9 @@ def _settings(config: ast.ClassDef) -> Iterator[Setting]:
 
 def _default(value: ast.expr | None) -> str:
     """The default as a recipe would write it; empty when there is none."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) not in {"Field", "default"}:
+        fields = [f"{word.arg}: {_default(word.value)}" for word in value.keywords]
+        return "{" + ", ".join(fields) + "}"
     if isinstance(value, ast.Call):
         given = {word.arg: word.value for word in value.keywords}
         value = value.args[0] if value.args else given.get("default")

@@ -10,8 +10,7 @@ from pydantic import Field
 from espalier.compress.masks import held, lay
 from espalier.compress.slots import Pruned
 from espalier.config import Config
-from espalier.data.loader import batch
-from espalier.data.order import Order
+from espalier.data.loader import batch, ordered
 from espalier.data.tokens import Tokens
 from espalier.train import setup
 from espalier.train.settings import TrainConfig
@@ -62,7 +61,8 @@ def _losses(pruned: Pruned, tokens: Tokens, plan: Finetune, seed: int) -> Iterat
     rows = max(1, plan.tokens_per_step // size)
     device = str(next(model.parameters()).device)
     stepper = setup.stepper(model, pruned.config, settings, rows, device)
-    order = Order(len(tokens), size, seed)
+    stepper.objective.ends = tokens.ends
+    order = ordered(tokens, size, seed)
     rate = setup.rate(settings, max(1, plan.steps))
     cards = [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=cards), held(model, pruned.masks):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
 from espalier.nn.slots import roles, unused
+from espalier.nn.steered import Steered
 
 RULE = "matrices in the stack that a pass reads, by role; no biases, norms, embeddings, heads"
 TABLES = ("head", "embedding")
@@ -56,7 +57,8 @@ def by_layer(model: GPT, weights: dict[str, nn.Parameter]) -> list[dict[str, nn.
 def layers(model: GPT) -> list[nn.Module]:
     """The blocks of a stack, in order."""
     blocks = getattr(model.trunk.stack, "blocks", ())
-    return [block for block in blocks if isinstance(block, nn.Module)]
+    bare = (block.block if isinstance(block, Steered) else block for block in blocks)
+    return [block for block in bare if isinstance(block, nn.Module)]
 
 
 def zeros(weights: Collection[Tensor]) -> int:

@@ -16,6 +16,7 @@ from espalier.engine.generate import evaluating
 from espalier.nn.gpt import GPT, GPTConfig
 from espalier.nn.slots import Position
 from espalier.nn.units import Place, Shrinks, Units
+from espalier.train import checkpoint
 from espalier.tree import merge
 
 
@@ -46,11 +47,17 @@ Gone = Mapping[Where, Collection[int]]
 
 
 def sites(model: GPT) -> list[Site]:
-    """Every kind of units of every part that can get smaller, layer by layer."""
+    """Every kind of units of every part that can get smaller, layer by layer.
+
+    A part that several layers share stands in the first of them.
+    """
+    first: dict[int, tuple[int, str, nn.Module]] = {}
+    for layer, block in enumerate(layers(model)):
+        for path, part in block.named_modules():
+            first.setdefault(id(part), (layer, path, part))
     return [
         Site(Where(layer, path, units.kind, units.inside), part, units)
-        for layer, block in enumerate(layers(model))
-        for path, part in block.named_modules()
+        for layer, path, part in first.values()
         for units in (part.removable() if isinstance(part, Shrinks) else ())
         if units.count > 1 and not (units.kind == "head" and _tells_heads_apart(model))
     ]
@@ -99,7 +106,7 @@ def take_out(model: GPT, config: GPTConfig, gone: Gone) -> tuple[GPT, GPTConfig]
 def _take_kind(model: GPT, config: GPTConfig, gone: Gone) -> tuple[GPT, GPTConfig]:
     """Units of one kind."""
     prefixes = {id(part): name for name, part in model.named_modules()}
-    tensors = {name: t.detach() for name, t in model.state_dict(keep_vars=True).items()}
+    tensors = checkpoint.tensors(model)
     patches: dict[int, dict[str, Any]] = {}
     for site in sites(model):
         units = gone.get(site.where)
@@ -109,7 +116,9 @@ def _take_kind(model: GPT, config: GPTConfig, gone: Gone) -> tuple[GPT, GPTConfi
         assert kept, f"{site.where}: one unit stays at least"
         where = site.where
         patch = _below(where.path, site.units.patch(kept))
-        patches[where.layer] = merge(patches.get(where.layer, {}), patch)
+        for layer, block in enumerate(layers(model)):
+            if dict(block.named_modules()).get(where.path) is site.part:
+                patches[layer] = merge(patches.get(layer, {}), patch)
         _carry(tensors, f"{prefixes[id(site.part)]}.", site, kept)
     smaller = refine(config, {"layers": _layers(config, patches)}, "model")
     return _filled(smaller, tensors, model), smaller
@@ -117,7 +126,7 @@ def _take_kind(model: GPT, config: GPTConfig, gone: Gone) -> tuple[GPT, GPTConfi
 
 def _filled(config: GPTConfig, tensors: Mapping[str, Tensor], former: GPT) -> GPT:
     built = config.build().to(next(former.parameters()))
-    built.load_state_dict(dict(tensors))
+    checkpoint.fill(checkpoint.tensors(built), tensors, "the smaller model")
     return built.train(former.training)
 
 

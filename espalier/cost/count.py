@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from espalier.nn.slots import roles, unused
+from espalier.nn.slots import Embed, roles, unused
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def parameters(model: nn.Module) -> Parameters:
             parameter.numel()
         )
     tables = [p for n, p in named.items() if n.startswith("head.") and role[n] == "embedding"]
-    head = sum(p.numel() for p in tables) or named["trunk.embed.weight"].numel()
+    if not tables:  # the head reads the embedding's, whose matrices are counted already
+        read = {id(p) for p in cast(Embed, model.get_submodule("trunk.embed")).read()}
+        tables = [p for n, p in named.items() if id(p) in read and role[n] == "embedding"]
+    head = sum(p.numel() for p in tables)
     idle = {name: named[name].numel() for name in unused(model)}
     products = by_role["matrix"] + head - sum(n for k, n in idle.items() if role[k] == "matrix")
     total = sum(by_role.values())

@@ -1,6 +1,7 @@
 """The only language model: a trunk (embed, position, stack, norm) and a head."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,22 +11,26 @@ from torch import Tensor
 
 from espalier.config import Config, decode, default, encode
 from espalier.errors import ConfigError
+from espalier.nn.attend import agree
 from espalier.nn.slots import (
     BlockConfig,
     Dims,
     Embed,
     EmbedConfig,
+    Head,
     HeadConfig,
     NormConfig,
     Part,
     Position,
     PositionConfig,
     StackConfig,
+    SteeringConfig,
     drop,
     reset,
     xavier,
 )
 from espalier.nn.state import Pass, at
+from espalier.nn.steered import steer
 from espalier.tree import merge
 
 
@@ -65,10 +70,14 @@ class GPTConfig(Config):
     """the default of every layer"""
     layers: tuple[LayerConfig, ...] | None = None
     """runs of layers whose block differs: [{repeat: 4, block: {...}}, ...]"""
+    cycle: tuple[LayerConfig, ...] | None = None
+    """such runs over and over, to the last layer; `layers` goes on top"""
     stack: StackConfig = default("plain")
     norm: NormConfig | None = None
     """the trunk's last norm; as the block's when left out (none after postnorm)"""
     head: HeadConfig = default("tied")
+    steering: SteeringConfig | None = None
+    """what moves the residual stream after one layer"""
 
     def dims(self) -> Dims:
         if self.n_embd % self.n_head:
@@ -95,52 +104,84 @@ class GPTConfig(Config):
 
     def blocks(self) -> list[BlockConfig]:
         """The block of each layer."""
+        plain = [self.block] * self.n_layer
+        if self.cycle:
+            once = sum(run.repeat for run in self.cycle)
+            turn = _patched([self.block] * once, self.cycle, "model.cycle")
+            plain = [turn[layer % once] for layer in range(self.n_layer)]
         if self.layers is None:
-            return [self.block] * self.n_layer
-        found: list[BlockConfig] = []
-        for i, layer in enumerate(self.layers):
-            tree = merge(encode(self.block), layer.block)
-            one = decode(_OneBlock, {"block": tree}, f"model.layers.{i}").block
-            found += [one] * layer.repeat
-        if len(found) != self.n_layer:
+            return plain
+        patched = _patched(plain, self.layers, "model.layers")
+        count = sum(run.repeat for run in self.layers)
+        if count != self.n_layer:
             raise ConfigError(
-                f"model.layers repeat {len(found)} layers, but model.n_layer={self.n_layer}"
+                f"model.layers repeat {count} layers, but model.n_layer={self.n_layer}"
             )
-        return found
+        return patched
 
     def build(self) -> "GPT":
         """The model, its tensors not yet filled. Raises ConfigError for parts that do not fit."""
         dims, configs = self.dims(), self.blocks()
         embed = self.embed.build(dims)
+        head = self.head.build(dims, embed)
+        position = self.position.build(dims)
         blocks = [config.build(dims, layer) for layer, config in enumerate(configs)]
+        agree(self.position.name, position, blocks)
+        blocks = self.stack.share(blocks, configs)
+        if self.steering is not None:
+            steer(blocks, self.steering, dims)
         last = self.norm or configs[-1].last_norm()
         trunk = Trunk(
             embed,
-            self.position.build(dims),
+            position,
             self.stack.build(dims, blocks),
             last.build(dims.n_embd, dims, dims.n_layer) if last else None,
+            head,
             dims.dropout,
         )
-        return GPT(trunk, self.head.build(dims, embed))
+        return GPT(trunk, head)
 
 
 class _OneBlock(Config):
     block: BlockConfig
 
 
+def _patched(
+    blocks: Sequence[BlockConfig], runs: Sequence[LayerConfig], at: str
+) -> list[BlockConfig]:
+    """Each block with the patch of the run that it falls into."""
+    found: list[BlockConfig] = []
+    for i, run in enumerate(runs):
+        for block in blocks[len(found) : len(found) + run.repeat]:
+            tree = merge(encode(block), run.block)
+            found.append(decode(_OneBlock, {"block": tree}, f"{at}.{i}").block)
+    return found
+
+
 class Trunk(Part):
     def __init__(
-        self, embed: Embed, position: Position, stack: Part, norm: Part | None, dropout: float
+        self,
+        embed: Embed,
+        position: Position,
+        stack: Part,
+        norm: Part | None,
+        head: Part,
+        dropout: float,
     ):
         super().__init__()
         self.embed, self.position, self.stack, self.norm = embed, position, stack, norm
+        self.learners = (head,) if isinstance(head, Head) else ()  # a tuple: the GPT owns it
         self.dropout = dropout
 
     def forward(self, ids: Int[Tensor, "batch time"], now: Pass) -> Float[Tensor, "batch time d"]:
-        now.position = self.position
+        now.position, now.ids = self.position, ids
         x = self.position.add(self.embed(ids, now), now)
         x = self.stack(drop(x, self.dropout, self.training), now)
-        return x if self.norm is None else self.norm(x, now)
+        x = x if self.norm is None else self.norm(x, now)
+        if self.training and now.states is None:
+            for head in self.learners:
+                head.learn(x, ids, now)
+        return x
 
 
 class GPT(Part):

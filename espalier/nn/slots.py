@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from espalier.config import PartConfig
@@ -41,7 +42,10 @@ class Part(nn.Module):
 
     exempt: ClassVar[Mapping[str, str]] = {}  # law of the contract suite -> why it cannot hold
     role: ClassVar[Mapping[str, Role]] = {}  # own parameter -> role, where shape does not tell
+    rounds: ClassVar[bool] = False  # to few bits: the last bit of a sum can become a whole step
+    entangled: ClassVar[bool] = False  # taking out one unit changes what the others compute
     special: ClassVar[Mapping[str, float]] = {}  # functions beside + and *, evaluations per element
+    places_tokens: ClassVar[bool] = True  # False: mixes positions, but never asks where they are
     passes: ClassVar[int] = 1  # how often a row is read before its last result is known
     unused: Sequence[str] = ()  # parameters, by path below this part, that no forward pass reads
 
@@ -70,9 +74,25 @@ class Embed(Part):
     def logits(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         raise NotImplementedError
 
+    def read(self) -> Sequence[nn.Parameter]:
+        """The matrices that `logits` multiplies with."""
+        return (self.get_parameter("weight"),)
+
+
+class Head(Part):
+    """A head that learns from more than the next token's loss."""
+
+    def learn(
+        self, hidden: Float[Tensor, "batch time d"], ids: Int[Tensor, "batch time"], now: Pass
+    ) -> None:
+        """Called by the trunk in training, with its output: add auxiliary losses to the pass."""
+        raise NotImplementedError
+
 
 class Position(Part):
     """Where a token stands; each of the three ways defaults to nothing."""
+
+    heads: int | None = None  # of the attention that its bias is made for; None: any number
 
     def add(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
         """In the trunk, before the stack; may leave `now.tables` for `turn` and `bias`."""
@@ -84,8 +104,8 @@ class Position(Part):
         """In attention, on queries and keys."""
         return x
 
-    def bias(self, now: Pass, key_positions: Int[Tensor, "batch key"]) -> Tensor | None:
-        """In attention, added to the scores: (batch, heads, query, key)."""
+    def bias(self, now: Pass, key_positions: Int[Tensor, "batch key"], layer: int) -> Tensor | None:
+        """In the attention of a layer, added to the scores: (batch, heads, query, key)."""
         return None
 
 
@@ -161,6 +181,10 @@ class StackConfig(PartConfig, slot="espalier.nn.stack"):
 
     places = ("stack",)
 
+    def share(self, blocks: Sequence[Part], configs: Sequence[BlockConfig]) -> list[Part]:
+        """The layers, some of which may be the same; ConfigError where theirs say they differ."""
+        return list(blocks)
+
     def build(self, dims: Dims, blocks: Sequence[Part]) -> Part:
         raise NotImplementedError
 
@@ -180,6 +204,16 @@ class PositionConfig(PartConfig, slot="espalier.nn.position"):
     places = ("position",)
 
     def build(self, dims: Dims) -> Position:
+        raise NotImplementedError
+
+
+class SteeringConfig(PartConfig, slot="espalier.nn.steering"):
+    """Moves the residual stream after one layer: (x, now) -> x."""
+
+    places = ("steering",)
+    layer: int = Field(0, ge=0)
+
+    def build(self, dims: Dims) -> Part:
         raise NotImplementedError
 
 

@@ -68,8 +68,11 @@ class Pass:
         self.fresh = fresh  # no row has a past: attend to this chunk only
         self.packed = packed  # positions restart at 0 inside a row: documents
         self.checkpoint = checkpoint  # recompute each layer in the backward pass
+        self.source: Tensor | None = None  # (batch,): the corpus a row is of; None: the first
         self.position: Position | None = None  # the trunk's, for attention to turn and bias with
         self.tables: tuple[Tensor, ...] = ()  # what `position` computed once for this pass
+        self.ids: Tensor | None = None  # the trunk's, for stacks that look tokens up again
+        self.values: Tensor | None = None  # (batch, time, features) that attention adds to its own
         self.losses: dict[str, Tensor] = {}
         self.told: dict[str, list[Tensor]] | None = {} if listening else None
         self.cursor = 0
@@ -98,13 +101,16 @@ class Pass:
             with torch.no_grad():
                 self.told.setdefault(name, []).append(measure())
 
-    def run(self, layer: nn.Module, x: Tensor) -> Tensor:
-        """Call a layer in a frame of its own; what it loses and tells comes back as outputs."""
+    def run(self, layer: nn.Module, x: Tensor, values: Tensor | None = None) -> Tensor:
+        """Call a layer in a frame of its own; what it loses and tells comes back as outputs.
+
+        The layer's attention adds `values` to its own.
+        """
         frame = self.state(_new_frame)
         if self.checkpoint and torch.is_grad_enabled():
-            x, losses, told = checkpoint(_run, layer, x, self, frame, use_reentrant=False)
+            x, losses, told = checkpoint(_run, layer, x, values, self, frame, use_reentrant=False)
         else:
-            x, losses, told = _run(layer, x, self, frame)
+            x, losses, told = _run(layer, x, values, self, frame)
         for name, loss in losses.items():
             self.lose(name, loss)
         if self.told is not None:
@@ -121,6 +127,7 @@ class Pass:
             packed=self.packed,
             listening=self.told is not None,
         )
+        inner.source = self.source
         inner.position, inner.tables = self.position, self.tables
         return inner
 
@@ -130,9 +137,10 @@ def _new_frame() -> Frame:
 
 
 def _run(
-    layer: nn.Module, x: Tensor, now: Pass, frame: Frame | None
+    layer: nn.Module, x: Tensor, values: Tensor | None, now: Pass, frame: Frame | None
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, list[Tensor]]]:
     inner = now._inner(frame)
+    inner.values = values
     x = layer(x, inner)
     assert frame is None or inner.cursor == len(frame), (
         "a layer must ask for the same states in the same order every pass"

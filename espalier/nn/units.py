@@ -72,7 +72,9 @@ def columns(path: str, first: int = 0, size: int = 1) -> tuple[Place, ...]:
 
 
 def simple(linear: nn.Module) -> bool:
-    """Is it one matrix (n_out, n_in), with or without a bias?"""
+    """Is it one matrix (n_out, n_in), with or without a bias, of rows that stand alone?"""
+    if getattr(linear, "entangled", False):
+        return False
     shapes = {name: p.ndim for name, p in linear.named_parameters()}
     return shapes.get("weight") == 2 and shapes.keys() <= {"weight", "bias"}
 

@@ -33,6 +33,20 @@ TOGETHER: dict[str, dict[str, Any]] = {
     },
     "alibi-window": {"position": "alibi", "block": {"attention": {"window": 5, "n_kv_head": 1}}},
     "alibi-softcap": {"position": "alibi", "block": {"attention": {"softcap": 2.0}}},
+    "fire-off-by-one": {
+        "position": {"name": "fire", "layers": "each", "threshold": 4},
+        "block": {"attention": {"off_by_one": "head", "n_kv_head": 2, "window": 5}},
+    },
+    "mla-rotary": {"position": "rotary", "block": {"attention": {"name": "mla", "window": 5}}},
+    "infinite-rotary": {
+        "position": "rotary",
+        "block": {"attention": {"name": "infinite", "n_head": 3, "qk_width": 5, "v_width": 12}},
+    },
+    "hybrid": {
+        "n_layer": 3,
+        "position": "rotary",
+        "cycle": [{"block": {"attention": "ssm"}}, {"block": {"attention": {"window": 5}}}],
+    },
     "layers-that-differ": {
         "n_layer": 3,
         "layers": [{"block": {"attention": {"window": 3}}}, {"repeat": 2, "block": "parallel"}],
@@ -66,7 +80,7 @@ class Case:
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn(p.shape, generator=noise) * 0.1)
-        return model
+        return model.double() if rounds(model) else model
 
 
 def slot_bases() -> list[type[PartConfig]]:
@@ -115,6 +129,10 @@ def exemptions(model: torch.nn.Module) -> dict[str, str]:
         if isinstance(part, Part)
         for law, reason in part.exempt.items()
     }
+
+
+def rounds(model: torch.nn.Module) -> bool:
+    return any(isinstance(part, Part) and part.rounds for part in model.modules())
 
 
 def same(a: Tensor, b: Tensor, atol: float = 1e-5, rtol: float = 1e-4) -> None:

@@ -3,11 +3,14 @@
 | law | device, dtype | tolerance |
 |---|---|---|
 | steps, ragged, rows, packed, batch | CPU, fp32 | 1e-5 + 1e-4 relative |
-| float64 | CPU, fp32 against float64 | 1e-4 relative to the largest logit |
+| float64 | CPU, fp32 against float64 | 1e-4 of the largest logit; 5 % where a part `rounds` |
 | bfloat16 | CPU, autocast | 5 % of the largest logit |
 | reference, checkpointed | CPU, fp32 | 1e-5 + 1e-4 relative |
 | saved, seeded, meta, round trip | CPU | exact |
 | compiles | CPU, eager backend | 1e-5 + 1e-4 relative, one graph |
+
+Where a part `rounds`, the last bit of a sum may move a number by a whole step, so that all laws but
+finite, float64, bfloat16 and the exact ones are tested in float64.
 """
 
 import copy
@@ -25,7 +28,8 @@ from espalier.native import training
 from espalier.nn.gpt import GPT, GPTConfig, sketch
 from espalier.nn.slots import roles, unused
 from espalier.nn.state import Pass, allocate, at, leaves, pick
-from tests.contract.harness import IDS, TIME, Case, cases, exemptions, same
+from espalier.train.checkpoint import fill, tensors
+from tests.contract.harness import IDS, TIME, Case, cases, exemptions, rounds, same
 
 LENGTH = 32
 CASES = cases()
@@ -174,8 +178,8 @@ def test_meta(case: Case) -> None:
 @law
 def test_saved(case: Case) -> None:
     model = case.perturbed()
-    other = case.build(seed=9)
-    other.load_state_dict(load(save(model.state_dict())))
+    other = case.build(seed=9).to(next(model.parameters()))
+    fill(tensors(other), load(save(tensors(model))), "the copy")
     assert torch.equal(model.eval()(IDS), other.eval()(IDS))
 
 
@@ -193,9 +197,10 @@ def test_seeded(case: Case) -> None:
 @law
 @torch.no_grad()
 def test_float64(case: Case) -> None:
-    model = case.perturbed().eval()
+    model = case.perturbed().float().eval()
     exact = copy.deepcopy(model).double()(IDS)
-    assert (model(IDS) - exact).abs().max() < 1e-4 * exact.abs().max()
+    near = 0.05 if rounds(model) else 1e-4
+    assert (model(IDS) - exact).abs().max() < near * exact.abs().max()
 
 
 @law

@@ -142,7 +142,7 @@ def test_no_position_adds_turns_and_biases_nothing() -> None:
     x, q = torch.randn(1, 3, 4), torch.randn(1, 3, 2, 2)
     assert part.add(x, NOW) is x
     assert part.turn(q, NOW) is q
-    assert part.bias(NOW, NOW.positions) is None
+    assert part.bias(NOW, NOW.positions, 0) is None
 
 
 def test_learned_position_adds_its_row() -> None:
@@ -212,7 +212,7 @@ def test_alibi_slopes_are_the_papers() -> None:
 
 def test_alibi_subtracts_slope_times_distance() -> None:
     part = alibi.AlibiConfig().build(DIMS)
-    got = part.bias(Pass(torch.tensor([[5]])), torch.tensor([[5, 3, 0]]))
+    got = part.bias(Pass(torch.tensor([[5]])), torch.tensor([[5, 3, 0]]), 0)
     assert got is not None
     assert got[0, 0, 0].tolist() == pytest.approx([0.0, -2 / 16, -5 / 16])
 

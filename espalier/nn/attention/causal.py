@@ -3,32 +3,31 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from espalier.config import default
 from espalier.errors import ConfigError
-from espalier.native import attention as native
-from espalier.native import cached, composed
-from espalier.nn.score.softmax import Softmax
+from espalier.nn.attend import Attend, OffByOne, Rules, Sink, sink
 from espalier.nn.slots import (
     AttentionConfig,
     Dims,
     LinearConfig,
     NormConfig,
     Part,
-    Position,
     ScoreConfig,
     drop,
     fused,
     onto_residual,
 )
-from espalier.nn.state import KV, Pass, visible
-from espalier.nn.units import Units, columns, rows, simple, spaced
+from espalier.nn.state import Pass
+from espalier.nn.units import Place, Units, columns, rows, simple, spaced
+
+Pair = tuple[Part | None, Part | None]
 
 
 class CausalConfig(AttentionConfig):
@@ -42,6 +41,12 @@ class CausalConfig(AttentionConfig):
         {"window": 3, "n_kv_head": 2, "qk_norm": "rms"},
         {"softcap": 2.0},
         {"qk_norm": "layer", "bias": False},
+        {"qk_norm": {"name": "hypersphere", "radius": 1}, "qk_scale": "learned"},
+        {"gate": "head"},
+        {"gate": "element"},
+        {"off_by_one": "fixed", "constant": 2.0},
+        {"off_by_one": "layer", "softcap": 2.0},
+        {"off_by_one": "head", "n_kv_head": 2, "window": 5},
     )
 
     n_head: int | None = Field(None, ge=1)
@@ -52,8 +57,16 @@ class CausalConfig(AttentionConfig):
     """a query sees the last `window` tokens, itself included; all when left out"""
     qk_norm: NormConfig | None = None
     """norm of each query and key before their product (arXiv:2302.05442)"""
+    qk_scale: Literal["fixed", "learned"] = "fixed"
+    """scores times 1 / sqrt(width), or a learned number from log2(L^2 - L) (arXiv:2010.04245)"""
     softcap: float | None = Field(None, gt=0)
     """c tanh(s / c) of the scores (Gemma 2, arXiv:2408.00118)"""
+    off_by_one: OffByOne = "none"
+    """sum exp(s) + C below: C given, or learned for the layer or each head (E. Miller, 2023)"""
+    constant: float = Field(1.0, gt=0)
+    """C, or where it starts"""
+    gate: Literal["none", "head", "element"] = "none"
+    """sigmoid(G x) times what a head says (arXiv:2306.12929), or each feature (arXiv:2505.06708)"""
     bias: bool | None = None
     """of the projections; `model.bias` when left out"""
     score: ScoreConfig = default("softmax")
@@ -70,158 +83,150 @@ class CausalConfig(AttentionConfig):
                 f"Possible: {near}."
             )
         wide = dims if self.bias is None else replace(dims, bias=self.bias)
-        norms = [self.qk_norm.build(width, dims, layer) for _ in "qk"] if self.qk_norm else None
         outputs = [heads * width, kv_heads * width, kv_heads * width]
-        return Causal(
+        gates = {"none": 0, "head": heads, "element": heads * width}[self.gate]
+        maps = Maps(
             fused(self.linear.build(dims.n_embd, sum(outputs), wide, layer), outputs),
             onto_residual(self.linear.build(heads * width, dims.n_embd, wide, layer), dims),
-            self.score.build(dims, layer),
+            self.linear.build(dims.n_embd, gates, wide, layer) if gates else None,
+        )
+        score = self.score.build(dims, layer)
+        return Causal(
+            maps,
+            score,
             (heads, kv_heads),
-            norms=norms,
-            window=self.window,
-            softcap=self.softcap,
-            dropout=dims.dropout,
+            Rules(self.window, self.softcap, dims.dropout, layer),
+            qk_norms(self.qk_norm, self.qk_scale, width, dims, layer),
+            sink(self.off_by_one, self.constant, heads, score),
         )
 
 
-class Heads(Part):
+class Maps(NamedTuple):
+    """Into the heads, out of them, and their gate."""
+
+    qkv: Part
+    out: Part
+    gate: Part | None = None
+
+
+def qk_norms(
+    norm: NormConfig | None, scale: Literal["fixed", "learned"], width: int, dims: Dims, layer: int
+) -> Pair:
+    """What queries and keys pass through before their product; ConfigError for a lone scale."""
+    if norm is None:
+        if scale == "learned":
+            raise ConfigError(
+                "attention.qk_scale=learned needs attention.qk_norm, which bounds what it scales: "
+                "{name: hypersphere, radius: 1} is the published one"
+            )
+        return None, None
+    q, k = (norm.build(width, dims, layer) for _ in "qk")
+    return (q if scale == "fixed" else Scaled(q, width, dims.block_size)), k
+
+
+class Scaled(Part):
+    """g sqrt(width) norm(q): what divides a score by sqrt(width) leaves it times the learned g.
+
+    g starts at log2(L^2 - L) for a block of L tokens (Henry et al., arXiv:2010.04245). The
+    modular nanoGPT multiplies by g width^(1/4) on one of its two ways, so that they differ.
+    """
+
+    role = {"g": "vector"}
+
+    def __init__(self, norm: Part, width: int, block_size: int):
+        super().__init__()
+        self.norm, self.root = norm, math.sqrt(width)
+        self.start = math.log2(max(block_size, 2) * (max(block_size, 2) - 1))
+        self.g = nn.Parameter(torch.empty(()))
+
+    def reset(self) -> None:
+        nn.init.constant_(self.g, self.start)
+
+    def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
+        y = self.norm(x, now)
+        return y * (self.g * self.root).to(y.dtype)
+
+
+class Heads(Attend):
     """Causal attention in each head, up to the heads' outputs side by side."""
+
+    takes_values = True  # adds `now.values` to its own
 
     def __init__(
         self,
         qkv: Part,
         score: Part,
         heads: tuple[int, int],
-        *,
-        norms: Sequence[Part] | None = None,
-        window: int | None = None,
-        softcap: float | None = None,
-        dropout: float = 0.0,
+        rules: Rules,
+        norms: Pair = (None, None),
+        sink: Sink | None = None,
     ):
-        super().__init__()
-        self.qkv, self.score = qkv, score
-        self.q_norm: Part | None
-        self.k_norm: Part | None
-        self.q_norm, self.k_norm = norms or (None, None)
-        self.heads, self.kv_heads = heads
-        self.grouped = self.heads != self.kv_heads
-        self.window, self.softcap, self.dropout = window, softcap, dropout
-        self.fused = softcap is None and isinstance(score, Softmax)
+        super().__init__(score, heads, rules, sink)
+        self.qkv = qkv
+        self.q_norm, self.k_norm = norms
 
     def project(self, x: Tensor, now: Pass) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (batch, time, heads, width) each."""
-        qkv = self.qkv(x, now).reshape(*x.shape[:2], self.heads + 2 * self.kv_heads, -1)
-        q, k, v = torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q, now), self.k_norm(k, now)
+        q, k, v = self.split(self.qkv(x, now))
+        if now.values is not None:
+            v = v + now.values.reshape(v.shape).to(v.dtype)
+        if self.q_norm is not None:
+            q = self.q_norm(q, now)
+        if self.k_norm is not None:
+            k = self.k_norm(k, now)
         if now.position is not None:
             q, k = now.position.turn(q, now), now.position.turn(k, now)
         return q, k, v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, now: Pass) -> Tensor:
-        """(batch, time, heads * width), over what is remembered too, and remember."""
-        state, where = now.state(KV.empty, k, v, now.length, self.window), None
-        if state is not None and now.fresh:
-            state.write(k, v, now.positions)
-        elif state is not None and self._steps(q, state, now):
-            kept = (state.keys, state.values, state.seen)
-            scale = q.shape[-1] ** -0.5
-            return cached.attend((q, k, v), kept, now.positions, scale, self.window).flatten(2)
-        elif state is not None:
-            k, v, where = state.extend(k, v, now.positions)
-        return self.mix(q, k, v, where, now).flatten(2)
-
-    def _steps(self, q: Tensor, state: KV, now: Pass) -> bool:
-        """Can the kernel for cached attention take this chunk?"""
-        plain = now.position is None or type(now.position).bias is Position.bias
-        whole = q.shape[1] == 1 or not state.ring
-        return self.fused and plain and whole and cached.serves(q, state.keys)
-
-    def mix(self, q: Tensor, k: Tensor, v: Tensor, where: Tensor | None, now: Pass) -> Tensor:
-        """(batch, time, heads, width) queries over keys at positions `where` (None: this chunk)."""
-        bias = None
-        if now.position is not None:
-            bias = now.position.bias(now, now.positions if where is None else where)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if self.fused:
-            return self._fused(q, k, v, where, bias, now).transpose(1, 2)
-        return self._plain(q, k, v, where, bias, now).transpose(1, 2)
-
-    def _fused(
-        self, q: Tensor, k: Tensor, v: Tensor, where: Tensor | None, bias: Tensor | None, now: Pass
-    ) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        plain = where is None and bias is None and not now.packed
-        if plain and native.serves(q):
-            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-            scale = q.shape[-1] ** -0.5
-            return native.attend(q, k, v, scale, self.window, dropout).transpose(1, 2)
-        by_parts = composed.serves(q, dropout)
-        if plain and self.window is None and not by_parts:
-            return F.scaled_dot_product_attention(
-                q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=self.grouped
-            )
-        mask = visible(now, where, self.window)
-        if bias is not None or by_parts:
-            bias = q.new_zeros(()) if bias is None else bias.to(q.dtype)
-            mask = bias.masked_fill(~mask, float("-inf"))
-        if by_parts:
-            return composed.attend(q, k, v, mask, dropout)
-        return F.scaled_dot_product_attention(
-            q, k, v, mask, dropout_p=dropout, enable_gqa=self.grouped
-        )
-
-    def _plain(
-        self, q: Tensor, k: Tensor, v: Tensor, where: Tensor | None, bias: Tensor | None, now: Pass
-    ) -> Tensor:
-        """The reference: scores as a tensor, for any normaliser."""
-        if self.grouped:
-            k, v = (t.repeat_interleave(self.heads // self.kv_heads, 1) for t in (k, v))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        if self.softcap is not None:
-            scores = self.softcap * torch.tanh(scores / self.softcap)
-        if bias is not None:
-            scores = scores + bias.to(scores.dtype)
-        weights = self.score(scores, visible(now, where, self.window), now)
-        return drop(weights, self.dropout, self.training) @ v
+    def split(self, qkv: Tensor) -> Sequence[Tensor]:
+        qkv = qkv.reshape(*qkv.shape[:2], self.heads + 2 * self.kv_heads, -1)
+        return torch.split(qkv, [self.heads, self.kv_heads, self.kv_heads], 2)
 
 
 class Causal(Heads):
-    """Heads, and their way out."""
+    """Heads, their gate and their way out.
+
+    The modular nanoGPT's gate is a new random matrix at every call; here it is learned. Its
+    off-by-one key shifts the mask, so that a query never sees itself; here it stands last.
+    """
 
     def __init__(
         self,
-        qkv: Part,
-        out: Part,
+        maps: Maps,
         score: Part,
         heads: tuple[int, int],
-        *,
-        norms: Sequence[Part] | None = None,
-        window: int | None = None,
-        softcap: float | None = None,
-        dropout: float = 0.0,
+        rules: Rules,
+        norms: Pair = (None, None),
+        sink: Sink | None = None,
     ):
-        super().__init__(
-            qkv, score, heads, norms=norms, window=window, softcap=softcap, dropout=dropout
-        )
-        self.out = out
+        super().__init__(maps.qkv, score, heads, rules, norms, sink)
+        self.out, self.gate = maps.out, maps.gate
 
     def forward(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
         y = self.attend(*self.project(x, now), now)
+        if self.gate is not None:
+            shape = (*x.shape[:2], self.heads, -1)
+            gates = torch.sigmoid(self.gate(x, now)).reshape(shape)
+            y = (y.reshape(shape) * gates.to(y.dtype)).flatten(2)
         return drop(self.out(y, now), self.dropout, self.training)
 
     def removable(self) -> Sequence[Units]:
         """Heads; with shared keys and values, each group of them together."""
-        if not simple(self.qkv) or not simple(self.out) or list(self.score.parameters()):
+        maps = [self.qkv, self.out, *([] if self.gate is None else [self.gate])]
+        if not all(map(simple, maps)) or list(self.score.parameters()):
             return ()
         each = self.out.get_parameter("weight").shape[1] // self.heads
-        group, keys = self.heads // self.kv_heads * each, self.heads * each
-        own = (
-            *rows("qkv", self.qkv, 0, group),
+        ratio, keys = self.heads // self.kv_heads, self.heads * each
+        own = [
+            *rows("qkv", self.qkv, 0, ratio * each),
             *rows("qkv", self.qkv, keys, each),
             *rows("qkv", self.qkv, keys + self.kv_heads * each, each),
-        )
-        writes = columns("out", 0, group)
-        ratio = self.heads // self.kv_heads
+        ]
+        if self.gate is not None:
+            gates = self.gate.get_parameter("weight").shape[0] // self.kv_heads
+            own += rows("gate", self.gate, 0, gates)
+        if self.sink is not None and isinstance(self.sink.level, Tensor) and self.sink.level.ndim:
+            own += [Place("sink.level", 0, 0, ratio)]
+        writes = columns("out", 0, ratio * each)
         patch = lambda kept: {"n_head": ratio * len(kept), "n_kv_head": len(kept)}  # noqa: E731
         return (Units("head", self.kv_heads, spaced(*own, *writes), spaced(*writes), patch),)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from espalier.nn.attend import Rules
 from espalier.nn.attention.causal import Heads
 from espalier.nn.cortex.branches import BranchConv, BranchLinear, BranchNorm, join
 from espalier.nn.cortex.trace import Trace
@@ -65,7 +66,7 @@ class Neuron(Heads):
         trace: Trace | None,
     ):
         branches = dendrites.conv.branches
-        super().__init__(qkv, score, (branches, branches), dropout=dropout)
+        super().__init__(qkv, score, (branches, branches), Rules(dropout=dropout))
         self.conv, self.up, self.activation, self.down, self.norm = dendrites
         self.soma, self.trace = soma, trace
 

@@ -26,9 +26,9 @@ def slopes(heads: int) -> list[float]:
 class Alibi(Position):
     def __init__(self, slopes: list[float]):
         super().__init__()
-        self.slopes = slopes
+        self.slopes, self.heads = slopes, len(slopes)
 
-    def bias(self, now: Pass, key_positions: Int[Tensor, "batch key"]) -> Tensor:
+    def bias(self, now: Pass, key_positions: Int[Tensor, "batch key"], layer: int) -> Tensor:
         gap = now.positions[:, None, :, None] - key_positions[:, None, None]
         slope = torch.tensor(self.slopes, device=gap.device, dtype=torch.float32)
         return -slope[:, None, None] * gap.clamp(min=0)

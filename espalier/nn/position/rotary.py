@@ -29,38 +29,51 @@ class RotaryConfig(PositionConfig):
                 f"position.fraction={self.fraction} turns {turned} of {dims.head_width} features "
                 "a head (n_embd / n_head); rotary needs an even number, at least 2"
             )
-        return Rotary(turned, self.theta, 2 if self.interleaved else 1)
+        stride = 2 if self.interleaved else 1
+        return Rotary(dims.head_width, self.fraction, self.theta, stride)
 
 
 class Rotary(Position):
-    def __init__(self, turned: int, theta: float, stride: int):
+    """Tables are made once a pass for heads of `width`; other widths (MLA's) have their own."""
+
+    def __init__(self, width: int, fraction: float, theta: float, stride: int):
         super().__init__()
-        self.turned, self.theta, self.stride = turned, theta, stride
+        self.width, self.fraction, self.theta, self.stride = width, fraction, theta, stride
 
     def add(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
-        now.tables = self.table(now.positions)
+        now.tables = self.table(now.positions, self.turned(self.width))
         return x
 
-    def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def turned(self, width: int) -> int:
+        """How many features of a head turn."""
+        return 2 * int(width * self.fraction / 2)
+
+    def table(self, positions: Tensor, turned: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines in fp32: (batch or 1, time, 1, turned / 2)."""
         if positions.stride(0) == 0:
             positions = positions[:1]  # every row stands at the same places
-        steps = torch.arange(0, self.turned, 2, device=positions.device, dtype=torch.float32)
-        angles = positions.clamp(min=0)[..., None] * self.theta ** (-steps / self.turned)
+        angles = self.angles(positions.clamp(min=0)[..., None], turned)
         return angles.cos()[:, :, None], angles.sin()[:, :, None]
+
+    def angles(self, positions: Tensor, turned: int) -> Tensor:
+        """(batch, time, 1) positions to (batch, time, turned / 2) angles."""
+        steps = torch.arange(0, turned, 2, device=positions.device, dtype=torch.float32)
+        return positions * self.theta ** (-steps / turned)
 
     def turn(
         self, x: Float[Tensor, "batch time heads width"], now: Pass
     ) -> Float[Tensor, "batch time heads width"]:
-        cos, sin = now.tables or self.table(now.positions)
+        width, turned = x.shape[-1], self.turned(x.shape[-1])
+        made = now.tables if width == self.width else ()
+        cos, sin = made or self.table(now.positions, turned)
         if native.serves(x):
             return native.turn(x, cos, sin, self.stride)
-        turned, rest = x[..., : self.turned], x[..., self.turned :]
+        x, rest = x[..., :turned], x[..., turned:]
         if self.stride == 2:
-            a, b = turned[..., 0::2], turned[..., 1::2]
+            a, b = x[..., 0::2], x[..., 1::2]
             out = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
         else:
-            a, b = turned.chunk(2, -1)
+            a, b = x.chunk(2, -1)
             out = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
         out = out.to(x.dtype)  # fp32 tables would promote half-precision queries
         return torch.cat([out, rest], -1) if rest.shape[-1] else out

@@ -1,0 +1,1 @@
+"""Slot: what moves the residual stream after one layer."""
