@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from espalier import device as machine
-from espalier.config import encode, refine
+from espalier import teaching
+from espalier.config import decode, encode, refine
 from espalier.data.corpus import Corpus
-from espalier.data.loader import batch
-from espalier.data.order import Order
+from espalier.data.reading import Reading
 from espalier.durable import write_json
 from espalier.errors import UserError
 from espalier.evaluate.splits import Splits
@@ -19,13 +19,13 @@ from espalier.experiment import Experiment, weights_of
 from espalier.nn.gpt import GPT, make
 from espalier.provenance import environment
 from espalier.run import Run
-from espalier.train import checkpoint, events, hearing, mirrors, setup
+from espalier.train import checkpoint, events, hearing, lora, mirrors, setup, stages, tuning
 from espalier.train.events import Event, Reason
 from espalier.train.meter import Stopwatch, Utilisation
 from espalier.train.progress import Progress
 from espalier.train.resume import read_state, refuse_changes, surroundings
 from espalier.train.saving import Saver
-from espalier.train.steps import Update, updates
+from espalier.train.steps import Batch, Update, updates
 
 
 def fit(
@@ -42,15 +42,14 @@ def fit(
     if it had never stopped: bit for bit on the same machine, with the same threads and torch. When
     `interrupted()` turns true the run is saved and finishes early. Raises UserError, MachineError.
     """
-    if experiment.data.corpus is None:
-        raise UserError("no corpus: data.corpus=DIR (make one: espalier prepare SOURCE --out DIR)")
-    corpus = Corpus.open(experiment.data.corpus)
-    training = _Training(_fitted(experiment, corpus), corpus, setup.check_device(device))
+    reading = Reading(experiment.data, experiment.seed, experiment.model.block_size)
+    fitted = _fitted(experiment, reading.first)
+    training = _Training(fitted, reading, setup.check_device(device))
     training.interrupted = interrupted
     if experiment.train.init is not None and not resume:
         training.init_from(experiment.train.init)  # what is refused here leaves no run behind
     tree = encode(training.experiment)
-    place = environment(data=corpus.digest, **training.place())
+    place = environment(data=reading.digest, **training.place())
     run = Run.open(out) if resume else Run.create(out, tree, place)
     with run.lock():
         yield from training.start(run, resume)
@@ -63,8 +62,10 @@ def fit(
 
 
 def _fitted(experiment: Experiment, corpus: Corpus) -> Experiment:
-    """With the corpus' vocabulary where the model leaves it open."""
+    """With the corpus' vocabulary where the model leaves it open, and a mixture's first corpus."""
     size = experiment.model.vocab_size
+    if experiment.data.corpus is None:
+        experiment = refine(experiment, {"data": {"corpus": experiment.data.mixture[0].corpus}})
     if size is None:
         return refine(experiment, {"model": {"vocab_size": corpus.vocab_size}})
     if size < corpus.vocab_size:
@@ -85,20 +86,27 @@ class _Training:
     run: Run
     saver: Saver
 
-    def __init__(self, experiment: Experiment, corpus: Corpus, device: str):
-        self.experiment, self.corpus, self.device = experiment, corpus, device
+    def __init__(self, experiment: Experiment, reading: Reading, device: str):
+        self.experiment, self.reading, self.device = experiment, reading, device
         self.config = experiment.train
         self.block_size = experiment.model.block_size
         micro = experiment.data.batch_size
         self.rows = micro * self.config.gradient_accumulation_steps
+        stages.check(self.config, self.block_size)
         self.horizon = setup.horizon(self.config, self.rows * self.block_size)
-        self.rate = setup.rate(self.config, self.horizon)
-        self.order = Order(len(corpus.train), self.block_size, experiment.seed)
+        self.history: list[tuple[int, float]] = []
+        self.rate = setup.rate(self.config, self.horizon, self.history)
+        reading.plan(lambda steps: micro * stages.micro_batches(self.config, steps))
         self.model: GPT = make(experiment.model, experiment.seed, device)
+        tuning.prepare(self.model, self.config, experiment.seed)
         self.model.train()
-        self.stepper = setup.stepper(self.model, experiment.model, self.config, micro, device)
+        teacher = teaching.teacher(self.config.loss, experiment.model, reading.first, device)
+        self.stepper = setup.stepper(
+            self.model, experiment.model, self.config, micro, device, teacher
+        )
+        self.stepper.objective.ends = reading.ends
         precision = self.stepper.precision
-        self.splits = Splits(corpus, self.block_size, experiment.evaluate, precision.autocast)
+        self.splits = Splits(reading, self.block_size, experiment.evaluate, precision.autocast)
         self.utilisation = Utilisation(experiment.model, precision.short, device)
         self.watch, self.advised = Stopwatch(), ""
         self.progress = Progress()
@@ -119,17 +127,32 @@ class _Training:
 
     def init_from(self, source: str) -> None:
         """Another run's weights in place of fresh ones."""
-        theirs = checkpoint.tensors(weights_of(source))
-        checkpoint.fill(checkpoint.tensors(self.model), theirs, f"train.init={source}")
+        own = lora.adapters(self.model)
+        mine = {n: t for n, t in checkpoint.tensors(self.model).items() if n not in own}
+        theirs = tuning.widened(checkpoint.tensors(weights_of(source)), self.model)
+        checkpoint.fill(mine, theirs, f"train.init={source}")
+
+    def base(self, run: Run, resume: bool) -> dict[str, str]:
+        """The weights beside the adapters, kept in the run and known by their hash."""
+        if not lora.adapters(self.model):
+            return {}
+        if resume and (run.path / lora.BASE).is_file():
+            return {"base": lora.load_base(self.model, run.path)}
+        if resume and self.config.init is not None:
+            self.init_from(self.config.init)
+        return {"base": lora.save_base(self.model, run.path)}
 
     def start(self, run: Run, resume: bool) -> Iterator[Event]:
         """The weights that are there, or the newest checkpoint's; then the headline."""
         self.run = run
-        fixed = {"data": self.corpus.digest, "surroundings": surroundings(self.device)}
+        fixed = {"data": self.reading.digest, "surroundings": surroundings(self.device)}
+        fixed |= self.base(run, resume)
         self.saver = Saver(run, self.stepper, self.config.keep, fixed)
-        spec, kept = self.corpus.meta.get("tokenizer"), run.path / "tokenizer.json"
+        spec, kept = self.reading.first.meta.get("tokenizer"), run.path / "tokenizer.json"
         if spec is not None and not kept.exists():
             write_json(kept, spec)
+        if (chat := self.reading.first.meta.get("chat")) is not None:
+            write_json(run.path / "chat.json", chat)
         torch.manual_seed(self.experiment.seed)
         if resume:
             yield from self._resume()
@@ -150,8 +173,8 @@ class _Training:
             horizon=self.horizon,
             parameters=sum(p.numel() for p in self.model.parameters()),
             tokens_per_step=self.rows * self.block_size,
-            train_tokens=len(self.corpus.train),
-            val_tokens=len(self.corpus.val),
+            train_tokens=self.reading.train_tokens,
+            val_tokens=self.reading.val_tokens,
             device=self.device,
             threads=torch.get_num_threads(),
             precision=f"{precision.short} ({precision.reason})",
@@ -160,32 +183,37 @@ class _Training:
 
     def _resume(self) -> Iterator[Event]:
         tree = encode(self.experiment)
-        refuse_changes(self.run.config, tree)
+        refuse_changes(encode(decode(Experiment, self.run.config)), tree)
         found = self.run.latest()
         for text in self.run.skipped:
             yield from self._note(f"skipped {text}")
         if found is None:
             self.run.rewind(-1)
-            if self.config.init is not None:
+            if self.config.init is not None and self.config.lora is None:
                 self.init_from(self.config.init)
             yield from self._note("no checkpoint yet: starting from the beginning")
         else:
             yield from self._take(found)
             self.run.rewind(self.progress.step, evaluated=self.progress.settled)
+        self.history += self.run.losses()
         session = environment(step=self.progress.step, **self.place())
         self.run.amend(tree, session)
 
     def _take(self, folder: Path) -> Iterator[Event]:
         state = read_state(folder)
-        if state["data"] != self.corpus.digest:
+        if state["data"] != self.reading.digest:
             raise UserError(
-                f"{self.corpus.path} is not the corpus that {self.run.path} was trained on "
+                f"{self.reading.first.path} is not the corpus that {self.run.path} was trained on "
                 "(its SHA-256 differs); point data.corpus at that one"
             )
+        if state.get("base") != self.saver.fixed.get("base"):
+            raise UserError(f"{self.run.path / lora.BASE} is not what {folder} was trained on")
         checkpoint.load_model(self.model, folder)
         checkpoint.load_optimizer(self.stepper.optimizer, folder)
         self.stepper.scale.load(state["scale"])
         self.stepper.guard.skipped.fill_(state["skipped"])
+        if self.stepper.noise is not None and "noise" in state:
+            self.stepper.noise.load(state["noise"])
         checkpoint.restore(state["random"])
         self.progress = Progress.of(state)
         for key, now in surroundings(self.device).items():
@@ -207,7 +235,7 @@ class _Training:
             while reason is None:
                 start = time.perf_counter()
                 update = next(stream)
-                self.progress.advance(self.rows, update.tokens)
+                self.progress.advance(update.tokens // self.block_size, update.tokens)
                 yield from self._report(update, start, began)
                 self._heed()
                 reason = yield from self._settle()
@@ -217,14 +245,14 @@ class _Training:
             reason = "interrupted"
         return reason
 
-    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        first = self.progress.sample
+    def _batches(self) -> Iterator[Batch]:
+        now = self.progress
+        stream = stages.batches(self.reading, self.config, now.step, now.sample)
         while True:
             start = time.perf_counter()
-            made = batch(self.corpus.train, self.order, first, self.rows, self.block_size)
+            made = next(stream)
             self.watch.wait(time.perf_counter() - start)
             yield made
-            first += self.rows
 
     def _heed(self, done: int = 0) -> None:
         if self.interrupted():
@@ -265,7 +293,7 @@ class _Training:
             "mfu": self.utilisation.at(speed, self.progress.seconds),
             "ms": 1000 * mean,
         }
-        self._log("train", **told, wait_ms=1000 * waited, **heard)
+        self._log("train", **told, wait_ms=1000 * waited, **heard, **self.stepper.noted())
         return events.Stepped(
             step=self.progress.step, seconds=self.progress.seconds, shares=heard, **told
         )
@@ -288,6 +316,8 @@ class _Training:
             train, val = self.splits(self.model, self._heed)
             seconds = time.perf_counter() - start
             best = now.judge(train, val)
+            self.history.append((now.step, val))
+            apart = {"val_losses": dict(self.splits.apart)} if self.splits.apart else {}
             heard = self.splits.hearing.take()
             found = hearing.shares(heard)
             self._log(
@@ -296,6 +326,7 @@ class _Training:
                 val_loss=val,
                 tokens=now.tokens,
                 seconds=seconds,
+                **apart,
                 **found,
                 **hearing.by_layer(heard),
             )
@@ -315,7 +346,7 @@ class _Training:
         from espalier.evaluate import samples
 
         wish, step = self.config.sample, self.progress.step
-        tokenizer, seed = self.corpus.tokenizer, self.experiment.seed
+        tokenizer, seed = self.reading.first.tokenizer, self.experiment.seed
         texts = samples.write(self.model, tokenizer, self.block_size, wish, seed)
         self.run.sample(step, texts)
         for text in texts:

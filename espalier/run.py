@@ -114,6 +114,12 @@ class Run:
             found.append(record)
         return found
 
+    def losses(self) -> list[tuple[int, float]]:
+        """Step and validation loss of every evaluation; what was not finite is infinite."""
+        found = [record for record in self.metrics() if record["kind"] == "eval"]
+        lost = (math.inf if r["val_loss"] is None else r["val_loss"] for r in found)
+        return [(r["step"], loss) for r, loss in zip(found, lost, strict=True)]
+
     def rewind(self, step: int, *, evaluated: bool = True) -> None:
         """Forget what metrics.jsonl says after `step`, a torn last line included.
 

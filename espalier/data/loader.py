@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.data.order import Order
+from espalier.data.order import Order, Packed
 from espalier.data.tokens import Tokens
 from espalier.errors import UserError
 
@@ -21,16 +21,41 @@ def batch(
 
 
 def pairs(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> "tuple[Tensor, Tensor]":
-    """Windows at `starts`: inputs and targets (the next token), int64 [len(starts), block_size]."""
+    """Windows at `starts`: inputs and targets (the next token), int64 [len(starts), block_size].
+
+    Of conversations, a target that is not learnt is -1.
+    """
+    inputs, targets = parted(tokens.windows(starts, block_size + 1))
+    if tokens.answers is not None:
+        import torch
+
+        learnt = tokens.answers.learnt(np.asarray(starts, np.int64), block_size)
+        targets[torch.from_numpy(~learnt)] = -1
+    return inputs, targets
+
+
+def ordered(tokens: Tokens, block_size: int, seed: int) -> Order:
+    """The order of a split's windows; of conversations, those that hold them whole."""
+    if tokens.answers is None:
+        return Order(len(tokens), block_size, seed)
+    return Packed(tokens.answers.bins(block_size).read, block_size, seed)
+
+
+def parted(rows: NDArray[np.integer]) -> "tuple[Tensor, Tensor]":
+    """Rows of tokens as inputs and targets, one token shorter, int64."""
     import torch
 
-    rows = tokens.windows(starts, block_size + 1)
     inputs, targets = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
     return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
 def windows(tokens: Tokens, block_size: int) -> NDArray[np.int64]:
-    """Starts of all non-overlapping windows, in order; what is left at the end fills none."""
+    """Starts of all non-overlapping windows, in order; what is left at the end fills none.
+
+    Of conversations, the windows that hold them whole.
+    """
+    if tokens.answers is not None:
+        return tokens.answers.bins(block_size).read
     count = (len(tokens) - 1) // block_size
     if count < 1:
         raise UserError(

@@ -66,6 +66,25 @@ class Order:
         return self._ahead[at : at + rows]
 
 
+class Packed(Order):
+    """Windows at given places, every one once an epoch, in a fresh permutation each time."""
+
+    def __init__(self, places: Ints, block_size: int, seed: int):
+        self.places, self.block_size, self.seed = places, block_size, seed
+        self.windows = len(places)
+        self._begin, self._ahead = 0, np.empty(0, np.int64)
+
+    def starts(self, indices: ArrayLike) -> Ints:
+        wanted = np.atleast_1d(np.asarray(indices, np.int64))
+        epochs, places = np.divmod(wanted, self.windows)
+        found = np.empty_like(wanted)
+        for epoch in np.unique(epochs).tolist():
+            mine = epochs == epoch
+            rounds = epoch_keys(self.seed, epoch).rounds
+            found[mine] = self.places[permute(places[mine], self.windows, rounds)]
+        return found
+
+
 class Keys(NamedTuple):
     """What one epoch draws: a large number for the shift, a word for each round."""
 
@@ -101,12 +120,12 @@ def _rounds(values: Words, height: int, width: int, keys: tuple[int, ...]) -> Wo
     tall, wide = np.uint64(height), np.uint64(width)
     row, column = values // wide, values % wide
     for i in range(0, len(keys), 2):
-        row = (row + _mix(column, keys[i]) % tall) % tall
-        column = (column + _mix(row, keys[i + 1]) % wide) % wide
+        row = (row + mixed(column, keys[i]) % tall) % tall
+        column = (column + mixed(row, keys[i + 1]) % wide) % wide
     return row * wide + column
 
 
-def _mix(values: Words, key: int) -> Words:
+def mixed(values: Words, key: int) -> Words:
     """The finaliser of splitmix64, keyed (Steele, Lea and Flood 2014)."""
     x = values ^ np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from espalier.errors import UserError, nearest
 from espalier.run import MODEL, OPTIMIZER
+from espalier.train import lora
 from espalier.train.slots import Optimizer
 
 
@@ -29,11 +30,17 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def kept(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds: everything, or beside adapters what is trained."""
+    held, own = tensors(model), lora.trained(model)
+    return {name: held[name] for name in held if name in own} if own else held
+
+
 def writer(model: nn.Module, optimizer: Optimizer | None = None) -> Callable[[Path], None]:
     """The function that fills a checkpoint directory, for `Run.commit`."""
 
     def write(folder: Path) -> None:
-        _save(tensors(model), folder / MODEL)
+        _save(kept(model), folder / MODEL)
         if optimizer is not None:
             _save(optimizer.state(), folder / OPTIMIZER)
 
@@ -42,7 +49,7 @@ def writer(model: nn.Module, optimizer: Optimizer | None = None) -> Callable[[Pa
 
 def size(model: nn.Module, optimizer: Optimizer | None = None) -> int:
     """Bytes that `writer` will write, nearly."""
-    held = [*tensors(model).values(), *(optimizer.state().values() if optimizer else ())]
+    held = [*kept(model).values(), *(optimizer.state().values() if optimizer else ())]
     return sum(t.numel() * t.element_size() for t in held)
 
 
@@ -54,7 +61,7 @@ def finite(held: Iterable[Tensor]) -> bool:
 
 def load_model(model: nn.Module, folder: Path) -> None:
     """Fill a model from a checkpoint directory; every name and shape must fit."""
-    fill(tensors(model), read(folder / MODEL), str(folder / MODEL))
+    fill(kept(model), read(folder / MODEL), str(folder / MODEL))
 
 
 def load_optimizer(optimizer: Optimizer, folder: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from espalier.nn.gpt import GPT
 from espalier.nn.state import Pass, at
 from espalier.train.hearing import Hearing
-from espalier.train.slots import TokenLoss
+from espalier.train.slots import GuidedLoss, TokenLoss
 
 Head = Callable[[Tensor], Tensor]
 Told = dict[str, list[Tensor]]
@@ -32,12 +33,14 @@ class Objective:
     ):
         self.model, self.token_loss, self.checkpoint = model, token_loss, checkpoint
         self.vocab_size = vocab_size
+        self.head: Head = model.head
+        self.ends: int | None = None  # documents that share a row are apart behind this token
         self.hearing = Hearing()
         self.eager()
 
     def eager(self) -> None:
-        self.whole: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Told]] = self._whole
-        self.trunk: Callable[[Tensor], tuple[Tensor, Tensor, Told]] = self._trunk
+        self.whole: Callable[..., tuple[Tensor, Tensor, Told]] = self._whole
+        self.trunk: Callable[..., tuple[Tensor, Tensor, Told]] = self._trunk
         self.scored: TokenLoss = self._scored
 
     def compile(self) -> None:
@@ -45,33 +48,117 @@ class Objective:
         self.whole, self.trunk = torch.compile(self._whole), torch.compile(self._trunk)
         self.scored = torch.compile(self._scored)
 
-    def __call__(self, ids: Tensor, targets: Tensor, count: int) -> Tensor:
+    def __call__(
+        self, ids: Tensor, targets: Tensor, count: int, source: Tensor | None = None
+    ) -> Tensor:
         """The share of one micro-batch in the loss of an effective batch with `count` targets.
 
-        ids, targets: int64 (batch, time), target -1 = none. The shares add up to the mean over the
-        effective batch, however it was cut.
+        ids, targets: int64 (batch, time), target -1 = none; source: (batch,), the corpus of each
+        row. The shares add up to the mean over the effective batch, however it was cut.
         """
         chunk = chunk_length(targets.numel(), self.vocab_size, ids.device)
         if chunk >= targets.numel():
-            total, extra, told = self.whole(ids, targets)
+            total, extra, told = self.whole(ids, targets, source)
         else:
-            hidden, extra, told = self.trunk(ids)
-            weights = _weights(self.model.head, hidden)
+            hidden, extra, told = self.trunk(ids, source)
+            weights = _weights(self.head, hidden)
             total = chunked(self.scored, weights, hidden, targets, chunk)
         self.hearing.add(told, len(ids))
         return (total + extra * targets.numel()) / count
 
-    def _whole(self, ids: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Told]:
-        hidden, extra, told = self._trunk(ids)
+    def _whole(
+        self, ids: Tensor, targets: Tensor, source: Tensor | None
+    ) -> tuple[Tensor, Tensor, Told]:
+        hidden, extra, told = self._trunk(ids, source)
         logits = self.model.head(hidden)
         return self.token_loss(logits.flatten(0, -2), targets.flatten()), extra, told
 
     def _scored(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return self.token_loss(self.model.head(hidden), targets)
 
-    def _trunk(self, ids: Tensor) -> tuple[Tensor, Tensor, Told]:
-        now = at(ids, checkpoint=self.checkpoint, listening=True)
+    def _trunk(self, ids: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Told]:
+        now = apart(ids, self.ends, checkpoint=self.checkpoint, listening=True)
+        now.source = source
         return self.model.trunk(ids, now), auxiliary(now), now.told or {}
+
+
+class Drawn(Objective):
+    """Cross entropy to targets that the model itself draws, where there are any; nothing else."""
+
+    def __init__(self, model: GPT, vocab_size: int, *, checkpoint: bool = False):
+        super().__init__(model, drawn, vocab_size, checkpoint=checkpoint)
+
+    def _trunk(self, ids: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Told]:
+        hidden, extra, _ = super()._trunk(ids, source)
+        return hidden, torch.zeros_like(extra), {}
+
+
+def drawn(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy to tokens drawn from the logits, in the places that have a target."""
+    probabilities = logits.detach().float().softmax(-1)
+    races = torch.empty_like(probabilities).exponential_()  # first of exponentials: a fair draw
+    labels = (probabilities / races).argmax(-1)
+    return F.cross_entropy(
+        logits.float(), labels.where(targets >= 0, -1), ignore_index=-1, reduction="sum"
+    )
+
+
+class Guided(Objective):
+    """An objective whose token loss is also given the logits of a teacher, which stays as it is.
+
+    The teacher's hidden states travel behind the student's, so that chunks have both.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        teacher: GPT,
+        loss: GuidedLoss,
+        vocab_size: int,
+        *,
+        checkpoint: bool = False,
+    ):
+        self.teacher, self.loss = teacher.eval().requires_grad_(False), loss
+        super().__init__(model, self._alone, vocab_size, checkpoint=checkpoint)
+        self.width = -1
+        self.head = lambda both: model.head(both[..., : self.width])
+
+    def _alone(self, logits: Tensor, targets: Tensor) -> Tensor:
+        raise AssertionError("a guided loss is only taken beside its teacher")
+
+    def _trunk(self, ids: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Told]:
+        hidden, extra, told = super()._trunk(ids, source)
+        with torch.no_grad():
+            known = self.teacher.trunk(ids, apart(ids, self.ends))
+        self.width = hidden.shape[-1]
+        return torch.cat((hidden, known), -1), extra, told
+
+    def _whole(
+        self, ids: Tensor, targets: Tensor, source: Tensor | None
+    ) -> tuple[Tensor, Tensor, Told]:
+        both, extra, told = self._trunk(ids, source)
+        return self._scored(both.flatten(0, -2), targets.flatten()), extra, told
+
+    def _scored(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        own, known = hidden[:, : self.width], hidden[:, self.width :]
+        with torch.no_grad():
+            wanted = self.teacher.head(known)
+        return self.loss(self.model.head(own), targets, wanted)
+
+
+def apart(
+    ids: Tensor, ends: int | None, *, checkpoint: bool = False, listening: bool = False
+) -> Pass:
+    """A full pass over `ids` (batch, time), in which positions restart behind each token `ends`.
+
+    So documents that share a row do not see each other. Without `ends` a row is one document.
+    """
+    if ends is None:
+        return at(ids, checkpoint=checkpoint, listening=listening)
+    t = torch.arange(ids.shape[1], device=ids.device)
+    behind = F.pad(ids[:, :-1] == ends, (1, 0))
+    begin = torch.where(behind, t, 0).cummax(1).values
+    return Pass(t - begin, packed=True, checkpoint=checkpoint, listening=listening)
 
 
 def auxiliary(now: Pass) -> Tensor:
@@ -120,7 +207,8 @@ class _Chunked(torch.autograd.Function):
                 loss = scored(part, targets[start : start + chunk])
             first, *others = torch.autograd.grad(loss, (part, *weights))
             ctx.hidden[start : start + chunk] = first
-            torch._foreach_add_(ctx.weights, others)
+            if others:  # none where the head is frozen
+                torch._foreach_add_(ctx.weights, others)
             total = total + loss.detach()
         return total
 

@@ -13,7 +13,7 @@ from espalier.run import STATE
 
 _FREE_TRAIN = (
     "max_iters target_tokens eval_interval save_interval log_interval keep eval_only "
-    "always_save_checkpoint stop sample track compile checkpoint_activations"
+    "always_save_checkpoint stop sample track compile checkpoint_activations noise_scale"
 )
 # What a later session may set otherwise; anything else would make it another experiment. A corpus
 # may move: its hash is compared.

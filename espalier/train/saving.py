@@ -54,6 +54,7 @@ class Saver:
             **progress.state(),
             "skipped": int(self.stepper.guard.skipped.item()),
             "scale": self.stepper.scale.state(),
+            **({"noise": noise.state()} if (noise := self.stepper.noise) else {}),
             **self.fixed,
             "random": checkpoint.randomness(),
         }

@@ -1,6 +1,6 @@
 """How a model is trained: nanoGPT's words and defaults."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,37 @@ class SampleConfig(Config):
     top_k: int | None = Field(default=200, ge=1)
 
 
+class BatchStage(Config):
+    """Another size of batch from some update on."""
+
+    start: int = Field(ge=1)
+    """updates made by then"""
+    gradient_accumulation_steps: int = Field(ge=1)
+
+
+class LengthStage(Config):
+    """Windows cut into shorter ones, until some update."""
+
+    until: int = Field(ge=1)
+    """updates made by then"""
+    block_size: int = Field(ge=1)
+    """a divisor of the model's"""
+
+
+class LoraConfig(Config):
+    """Adapters of low rank in place of the weights (arXiv:2106.09685)."""
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+    """the adapter counts alpha / rank times"""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """of the adapter's input"""
+    targets: tuple[str, ...] = Field(default=("*.attention.*",), min_length=1)
+    """dense layers that get one, by path: *.attention.qkv, trunk.stack.blocks.0.*"""
+    also: tuple[str, ...] = ()
+    """parameters trained whole beside them, by path: trunk.embed.* where there are new tokens"""
+
+
 class TrainConfig(Config):
     """The horizon, the step, and what happens between steps."""
 
@@ -41,6 +72,10 @@ class TrainConfig(Config):
     """the horizon in tokens, rounded up to whole updates; takes the place of max_iters"""
     gradient_accumulation_steps: int = Field(default=40, ge=1)
     """micro-batches of data.batch_size windows in one update"""
+    batch_schedule: tuple[BatchStage, ...] = ()
+    """later sizes of the batch, in the order of their starts"""
+    length_schedule: tuple[LengthStage, ...] = ()
+    """earlier lengths of a window, in order; an update has the same tokens, in more rows"""
     learning_rate: float = Field(default=6e-4, gt=0)
     min_lr: float = Field(default=6e-5, ge=0)
     warmup_iters: int = Field(default=2000, ge=0)
@@ -52,6 +87,8 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = default("adamw")
     schedule: ScheduleConfig = default("cosine")
     loss: LossConfig = default("cross_entropy")
+    noise_scale: bool | Annotated[int, Field(ge=1)] = False
+    """log the gradient noise scale (arXiv:1812.06162): of every update, or of every N-th"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool | Literal["auto", "require"] = "auto"
     """auto: on a GPU, and eagerly where that fails; true: anywhere; require: or not at all"""
@@ -70,6 +107,10 @@ class TrainConfig(Config):
     """evaluate once, train nothing"""
     init: str | None = None
     """start from the weights of this run (anything that opens as one) instead of random ones"""
+    freeze: tuple[str, ...] = ()
+    """parameters that stay as they are, by path: trunk.embed.*, trunk.stack.blocks.0.*"""
+    lora: LoraConfig | None = None
+    """train adapters alone, beside the weights of train.init; opening the run merges them"""
     stop: StopConfig = StopConfig()
     sample: SampleConfig = SampleConfig()
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()

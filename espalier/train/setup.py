@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -15,8 +15,9 @@ from espalier.errors import MachineError, UserError
 from espalier.native import heap, training
 from espalier.nn.gpt import GPT, GPTConfig, sketch
 from espalier.nn.slots import roles, splits
-from espalier.train import precision
-from espalier.train.objective import Objective
+from espalier.train import precision, stages, tuning
+from espalier.train.noise import NoiseScale
+from espalier.train.objective import Guided, Objective
 from espalier.train.settings import TrainConfig
 from espalier.train.slots import Named, Span
 from espalier.train.steps import Stepper
@@ -29,20 +30,29 @@ WARM_UP, GAIN = 40.0, 0.3
 
 
 def horizon(config: TrainConfig, tokens_per_step: int) -> int:
-    """Updates in all."""
+    """Updates in all; an update has `tokens_per_step` until train.batch_schedule says otherwise."""
     if config.target_tokens is None:
         return config.max_iters
-    return -(-config.target_tokens // tokens_per_step)
+    if not config.batch_schedule:
+        return -(-config.target_tokens // tokens_per_step)
+    micro = tokens_per_step // config.gradient_accumulation_steps
+    return stages.updates(config, -(-config.target_tokens // micro))
 
 
-def rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
-    """The learning rate by the number of updates made."""
+def rate(
+    config: TrainConfig, steps: int, history: Sequence[tuple[int, float]] = ()
+) -> Callable[[int], float]:
+    """The learning rate by the number of updates made.
+
+    `history`: (step, validation loss) of each evaluation, which the trainer may go on filling.
+    """
     if config.min_lr > config.learning_rate:
         raise UserError(
             f"train.min_lr={config.min_lr} is above train.learning_rate={config.learning_rate}"
         )
     end = config.lr_decay_iters or steps
-    span = Span(config.learning_rate, config.min_lr, config.warmup_iters, end)
+    span = Span(config.learning_rate, config.min_lr, config.warmup_iters, end, history)
+    config.schedule.rate(0, span)  # refuses what cannot be at all
     return partial(config.schedule.rate, span=span)
 
 
@@ -61,9 +71,17 @@ def check_device(wish: str) -> str:
 
 
 def stepper(
-    model: GPT, shape: GPTConfig, config: TrainConfig, micro_rows: int, device: str
+    model: GPT,
+    shape: GPTConfig,
+    config: TrainConfig,
+    micro_rows: int,
+    device: str,
+    teacher: GPT | None = None,
 ) -> Stepper:
-    """Everything that one update needs; the model already lies on the device."""
+    """Everything that one update needs; the models already lie on the device.
+
+    `teacher`: whom the loss names, if it names one; without it the loss does without.
+    """
     if config.deterministic and device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
         torch.use_deterministic_algorithms(True)
@@ -78,14 +96,23 @@ def stepper(
     ]
     chosen = precision.choose(config.dtype, device, sum(p.tensor.numel() for p in named))
     assert shape.vocab_size is not None
-    objective = Objective(
-        model,
-        config.loss.build(),
-        shape.vocab_size,
-        checkpoint=_recompute(config, shape, micro_rows, device),
-    )
-    optimizer = config.optimizer.build(named, config.weight_decay)
-    return Stepper(objective, optimizer, chosen, micro_rows, config.grad_clip, device)
+    recompute = _recompute(config, shape, micro_rows, device)
+    guide = config.loss.guide() if teacher is not None else None
+    if teacher is None or guide is None:
+        loss = config.loss.build()
+        objective = Objective(model, loss, shape.vocab_size, checkpoint=recompute)
+    else:
+        objective = Guided(model, teacher, guide[1], shape.vocab_size, checkpoint=recompute)
+    tokens = micro_rows * shape.block_size * config.gradient_accumulation_steps
+    chosen_optimizer = config.optimizer.within(horizon(config, tokens))
+    optimizer = chosen_optimizer.build(named, config.weight_decay)
+    tuning.confirm(model, optimizer)
+    made = Stepper(objective, optimizer, chosen, micro_rows, config.grad_clip, device)
+    if config.noise_scale:
+        if micro_rows * config.gradient_accumulation_steps < 2:
+            raise UserError("train.noise_scale compares parts of an update: data.batch_size=2")
+        made.noise = NoiseScale(int(config.noise_scale), device)
+    return made
 
 
 def _recompute(config: TrainConfig, shape: GPTConfig, rows: int, device: str) -> bool:

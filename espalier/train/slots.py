@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from espalier.config import PartConfig
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from espalier.nn.slots import Role
+
+
+Decayed = tuple[Literal["matrix", "embedding", "vector"], ...]  # roles that weight decay shrinks
 
 
 class Named(NamedTuple):
@@ -33,6 +36,18 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def curious(self) -> bool:
+        """Asked once before each update: whether `observe` is to see a second gradient."""
+        return False
+
+    def observe(self, scale: Tensor, count: int) -> None:
+        """`.grad` holds `scale` times the gradient of the mean loss over `count` tokens.
+
+        Their targets were drawn from the model itself, which makes its square an estimate of the
+        curvature. What is not finite changes nothing.
+        """
+        raise NotImplementedError
+
     def state(self) -> dict[str, Tensor]:
         """Everything it remembers, as `parameter name.field`; the tensors themselves, no copies."""
         raise NotImplementedError
@@ -45,7 +60,15 @@ class Optimizer:
 
 
 class OptimizerConfig(PartConfig, slot="espalier.train.optimizer"):
-    """Gradients to new weights."""
+    """Gradients to new weights.
+
+    Weight decay means one thing in all of them: before a step, `train.weight_decay` times the
+    learning rate of each parameter whose role is in `decay` is taken off it (arXiv:1711.05101).
+    """
+
+    def within(self, horizon: int) -> Self:
+        """With what depends on the number of updates in all filled in."""
+        return self
 
     def build(self, parameters: list[Named], weight_decay: float) -> Optimizer:
         raise NotImplementedError
@@ -58,6 +81,13 @@ class Span(NamedTuple):
     floor: float
     warmup: int
     horizon: int
+    history: Sequence[tuple[int, float]] = ()  # (step, validation loss) of the run, so far
+
+    def progress(self, step: int) -> float:
+        """From 0 at the end of the warm-up to 1 at the horizon, and 1 beyond."""
+        if step >= self.horizon:
+            return 1.0
+        return (step - self.warmup) / (self.horizon - self.warmup)
 
     def warming(self, step: int) -> float | None:
         """nanoGPT's linear warm-up, or None when it is over."""
@@ -65,13 +95,14 @@ class Span(NamedTuple):
 
 
 class ScheduleConfig(PartConfig, slot="espalier.train.schedule"):
-    """The learning rate as a pure function of the number of updates made so far."""
+    """The learning rate as a pure function of the updates made so far and what they led to."""
 
     def rate(self, step: int, span: Span) -> float:
         raise NotImplementedError
 
 
 TokenLoss = Callable[["Tensor", "Tensor"], "Tensor"]
+GuidedLoss = Callable[["Tensor", "Tensor", "Tensor"], "Tensor"]
 
 
 class LossConfig(PartConfig, slot="espalier.train.loss"):
@@ -80,3 +111,10 @@ class LossConfig(PartConfig, slot="espalier.train.loss"):
     def build(self) -> TokenLoss:
         """(logits (n, vocab), targets (n), -1 = none) -> sum over the targets that count, fp32."""
         raise NotImplementedError
+
+    def guide(self) -> tuple[str, GuidedLoss] | None:
+        """Another model to learn from, and the loss that takes its logits as a third argument.
+
+        The model is anything that opens as one. None: there is no teacher, `build` is the loss.
+        """
+        return None

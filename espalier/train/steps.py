@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espalier.errors import UserError
-from espalier.train.objective import Objective
+from espalier.train.noise import Apart, NoiseScale
+from espalier.train.objective import Drawn, Objective
 from espalier.train.precision import LossScale, Precision
 from espalier.train.slots import Optimizer
 
@@ -22,6 +24,29 @@ class Update:
     grad_norm: Tensor
     learning_rate: float
     tokens: int
+
+
+class Batch(NamedTuple):
+    """The effective batch of an update, on the host."""
+
+    inputs: Tensor
+    """int64 (rows, time)"""
+    targets: Tensor
+    """likewise; -1 = none"""
+    micro_rows: int
+    """rows in a micro-batch"""
+    source: Tensor | None = None
+    """int64 (rows): the corpus of a mixture that each row comes from"""
+
+
+def shortened(batch: Batch, pieces: int) -> Batch:
+    """Each row cut into `pieces` rows; a micro-batch keeps its tokens."""
+    if pieces == 1:
+        return batch
+    rows = len(batch.inputs) * pieces
+    inputs, targets = batch.inputs.reshape(rows, -1), batch.targets.reshape(rows, -1)
+    source = None if batch.source is None else batch.source.repeat_interleave(pieces)
+    return Batch(inputs, targets, batch.micro_rows * pieces, source)
 
 
 class DivergedError(UserError):
@@ -64,7 +89,10 @@ class Guard:
 
 
 class Stepper:
-    """Makes updates; `scale` and `guard` are its state beside the optimizer's."""
+    """Makes updates; `scale`, `guard` and `noise` are its state beside the optimizer's."""
+
+    noise: NoiseScale | None = None
+    """measures updates where it is set"""
 
     def __init__(
         self,
@@ -81,9 +109,19 @@ class Stepper:
         self.scale = LossScale(precision, device)
         self.guard = Guard(objective.model, device)
 
-    def __call__(self, inputs: Tensor, targets: Tensor, learning_rate: float) -> Update:
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        learning_rate: float,
+        source: Tensor | None = None,
+    ) -> Update:
         """One update from the effective batch, int64 (rows, time) on the host, target -1 = none."""
-        loss = self.backward(inputs, targets)
+        if self.optimizer.curious():
+            self._show(inputs, targets, source)
+        measured = self.noise is not None and self.noise.due()
+        backward = self._measured if measured else self.backward
+        loss = backward(inputs, targets, source=source)
         norm = self._norm()
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         bad = (~finite).float()
@@ -98,25 +136,66 @@ class Stepper:
         self.forget()
         return Update(loss, norm, learning_rate, targets.numel())
 
-    def backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Add the gradients of the effective batch, times the loss scale; the loss, per target."""
+    def backward(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        rows: int | None = None,
+        after: Callable[[Tensor], None] = lambda targets: None,
+        source: Tensor | None = None,
+    ) -> Tensor:
+        """Add the gradients of the effective batch, times the loss scale; the loss, per target.
+
+        `after(targets)` follows each micro-batch, of `rows` windows (the usual number).
+        """
         count = max(1, int((targets >= 0).sum()))
         loss = torch.zeros((), device=self.device)
-        for ids, wanted in self._micro(inputs, targets):
+        size = rows or self.micro_rows
+        for ids, wanted, home in self._micro(inputs, targets, source, size):
             with self.precision.autocast():
-                share = self.objective(ids, wanted, count)
+                share = self.objective(ids, wanted, count, home)
             self.scale.apply(share).backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
+            after(wanted)
         return loss
+
+    def _show(self, inputs: Tensor, targets: Tensor, source: Tensor | None) -> None:
+        """Let the optimizer see the gradient of the same batch with targets the model draws."""
+        trained, count = self.objective, max(1, int((targets >= 0).sum()))
+        self.objective = Drawn(trained.model, trained.vocab_size, checkpoint=trained.checkpoint)
+        self.objective.ends = trained.ends
+        try:
+            self.backward(inputs, targets, source=source)
+        finally:
+            self.objective = trained
+        self.optimizer.observe(self.scale.value, count)
+        self.forget()
+
+    def _measured(self, inputs: Tensor, targets: Tensor, *, source: Tensor | None = None) -> Tensor:
+        """`backward`, and the noise scale by the way; a single micro-batch is cut into halves."""
+        assert self.noise is not None
+        rows = min(self.micro_rows, -(-len(inputs) // 2))
+        apart = Apart(self.parameters)
+        loss = self.backward(inputs, targets, rows, apart.add, source)
+        small, b, count = apart.join()
+        self.noise.take(small / self.scale.value**2, self._norm() ** 2, b, count)
+        return loss
+
+    def noted(self) -> dict[str, float | None]:
+        """What joins the records of training; reading waits for the device."""
+        return {} if self.noise is None else {"noise_scale": self.noise.read()}
 
     def forget(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _micro(self, inputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        rows = self.micro_rows
-        for ids, wanted in zip(torch.split(inputs, rows), torch.split(targets, rows), strict=True):
-            yield self._there(ids), self._there(wanted)
+    def _micro(
+        self, inputs: Tensor, targets: Tensor, source: Tensor | None, rows: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        for first in range(0, len(inputs), rows):
+            here = slice(first, first + rows)
+            home = None if source is None else self._there(source[here])
+            yield self._there(inputs[here]), self._there(targets[here]), home
 
     def _there(self, tensor: Tensor) -> Tensor:
         if self.device.startswith("cuda"):
@@ -133,10 +212,11 @@ class Stepper:
 
 def updates(
     stepper: Stepper,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[Batch],
     rate: Callable[[int], float],
     first: int,
 ) -> Iterator[Update]:
     """One update for each effective batch; `rate` gives the learning rate of update `first`, …"""
-    for step, (inputs, targets) in enumerate(batches, first):
-        yield stepper(inputs, targets, rate(step))
+    for step, batch in enumerate(batches, first):
+        stepper.micro_rows = batch.micro_rows
+        yield stepper(batch.inputs, batch.targets, rate(step), batch.source)

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from espalier.config import names
+from espalier.config import names, resolve
 from espalier.errors import UserError
 from espalier.nn.slots import Role
 from espalier.train.optimizer.adamw import AdamWConfig
 from espalier.train.optimizer.muon import MuonConfig, orthogonalise
+from espalier.train.rule import Rule
 from espalier.train.slots import Named, Optimizer, OptimizerConfig
 
 SHAPES: dict[str, tuple[tuple[int, ...], Role]] = {
@@ -45,9 +46,8 @@ def train(found: dict[str, nn.Parameter], step: Callable[[], None], steps: range
 
 
 def build(name: str) -> tuple[dict[str, nn.Parameter], Optimizer]:
-    config = {"adamw": AdamWConfig(), "muon": MuonConfig()}[name]
     found = parameters()
-    return found, config.build(named(found), 0.1)
+    return found, resolve(OptimizerConfig, name)().build(named(found), 0.1)
 
 
 def test_adamw_gives_torchs_numbers() -> None:
@@ -175,8 +175,7 @@ def test_the_state_carries_over_bit_for_bit(name: str) -> None:
     parted, first = build(name)
     train(parted, lambda: first.step(0.01, ONE, GO), range(3))
     kept = {key: value.clone() for key, value in first.state().items()}
-    config = {"adamw": AdamWConfig(), "muon": MuonConfig()}[name]
-    second = config.build(named(parted), 0.1)
+    second = resolve(OptimizerConfig, name)().build(named(parted), 0.1)
     second.load(kept)
     train(parted, lambda: second.step(0.01, ONE, GO), range(3, 6))
     for key in SHAPES:
@@ -194,6 +193,64 @@ def test_a_parameter_without_gradient_stays(name: str) -> None:
 
     train(found, step, range(2))
     assert torch.equal(found["down"].detach(), before)
+
+
+@pytest.mark.parametrize("name", names(OptimizerConfig))
+def test_every_optimizer_comes_down_a_quadratic(name: str) -> None:
+    found, optimizer = build(name)
+
+    def height() -> float:
+        return float(sum(tensor.detach().square().sum() for tensor in found.values()))
+
+    start = height()
+    for _ in range(100):
+        for tensor in found.values():
+            tensor.grad = tensor.detach().clone()
+        if optimizer.curious():
+            optimizer.observe(ONE, 1)
+        optimizer.step(0.01, ONE, GO)
+    assert height() < 0.9 * start
+
+
+@pytest.mark.parametrize("name", names(OptimizerConfig))
+def test_weight_decay_means_the_same_everywhere(name: str) -> None:
+    """Without a gradient to follow, matrices shrink by learning rate times decay, others stay."""
+    found, optimizer = build(name)
+    before = {key: tensor.detach().clone() for key, tensor in found.items()}
+    for _ in range(2):
+        for tensor in found.values():
+            tensor.grad = torch.zeros_like(tensor)
+        optimizer.step(0.5, ONE, GO)
+    for key, (_, role) in SHAPES.items():
+        left = (1 - 0.5 * 0.1) ** 2 if role == "matrix" else 1.0
+        torch.testing.assert_close(found[key].detach(), left * before[key])
+
+
+RULES = [name for name in names(OptimizerConfig) if isinstance(build(name)[1], Rule)]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_skips_without_asking_the_host(name: str) -> None:
+    """The way taken on a GPU gives the same numbers, and none where it is to be skipped."""
+    found, one = build(name)
+    same, other = build(name)
+    assert isinstance(one, Rule)
+    assert isinstance(other, Rule)
+    with torch.no_grad():
+        train(found, lambda: one._move(0.01, ONE, None), range(3))
+        train(same, lambda: other._move(0.01, ONE, GO), range(3))
+        for key in SHAPES:
+            assert torch.equal(found[key], same[key])
+        before = {key: t.clone() for key, t in (*same.items(), *other.state().items())}
+
+        def poison() -> None:
+            for tensor in same.values():
+                tensor.grad = torch.full_like(tensor, float("nan"))
+            other._move(0.01, ONE, SKIP)
+
+        train(same, poison, range(3, 4))
+    for key, value in (*same.items(), *other.state().items()):
+        assert key == "called" or torch.equal(value, before[key])
 
 
 def test_a_state_that_does_not_fit_is_refused_with_the_nearest_name() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from espalier.train.slots import Named, Optimizer, OptimizerConfig
-
-Decayed = tuple[Literal["matrix", "embedding", "vector"], ...]
+from espalier.train.slots import Decayed, Named, Optimizer, OptimizerConfig
 
 
 class AdamWConfig(OptimizerConfig):

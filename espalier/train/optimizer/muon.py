@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from espalier.train.optimizer.adamw import AdamW, Decayed
-from espalier.train.slots import Named, Optimizer, OptimizerConfig
+from espalier.train.optimizer.adamw import AdamW
+from espalier.train.slots import Decayed, Named, Optimizer, OptimizerConfig
 
 # Each iteration takes singular values s to a s + b s^3 + c s^5.
 COEFFICIENTS = {
