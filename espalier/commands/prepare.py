@@ -4,22 +4,29 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from espalier import console
 from espalier.errors import UserError
 
+if TYPE_CHECKING:
+    from espalier.data.request import Request
+
+COMMONEST = 10  # tokens that --stats names
+CORPUS = ("meta.json", "train.bin")  # one of them is in every corpus, nanoGPT's too
+
 
 def prepare(
     source: str,
     /,
-    *,
+    *more: str,
     tokenizer: str | None = None,
     out: Path | None = None,
     vocab: Path | None = None,
     vocab_size: int | None = None,
+    special: Path | None = None,
     local: Annotated[Path | None, Parameter(name="--from")] = None,
     fallback: list[str] | None = None,
     val_fraction: float | None = None,
@@ -30,27 +37,44 @@ def prepare(
     skip_bad: bool = False,
     overwrite: bool = False,
     processes: int | None = None,
+    stats: bool = False,
+    chat: str | None = None,
 ) -> dict[str, Any]:
     """Tokenise a text, or many, into a corpus: shards of token ids and meta.json.
 
     Streams with bounded memory; after a kill the same command goes on where it stopped.
 
-    Example: espalier prepare shakespeare --tokenizer char --out data/shakespeare
+    For example:
+
+        espalier prepare shakespeare --tokenizer char --out data/shakespeare
+        espalier prepare notes.txt more.jsonl --tokenizer bpe --vocab-size 4096
+        espalier prepare timeseries prices.csv bins=128
+        espalier prepare new mine
+        espalier prepare ./mine.py count=5000
 
     Parameters
     ----------
     source
         A text file, a folder, a glob in quotes, .jsonl, .jsonl.gz or .parquet; hf:ID or
-        hf:ID:CONFIG; or python-stdlib, shakespeare, openwebtext, pile, fineweb.
+        hf:ID:CONFIG; or python-stdlib, shakespeare, openwebtext, pile, fineweb; or a plug-in:
+        arithmetic, timeseries, phonemes, music, midi, chess, or a .py of your own; or `new`; or a
+        prepared corpus, to put it together with others of the same tokenizer.
+    more
+        More sources for the same corpus; after a plug-in its files and settings (key=value); after
+        `new` the name of the plug-in to begin.
     tokenizer
-        char, byte, bpe (trained here), gpt2, r50k_base, p50k_base, cl100k_base, o200k_base,
-        gpt-neox, hf:ID, or a tokenizer.json. Left out, what suits the source.
+        char, byte, bpe or sentencepiece (trained here), gpt2, r50k_base, p50k_base, cl100k_base,
+        o200k_base, gpt-neox, hf:ID, a tokenizer.json, sentencepiece:FILE.model, a list of tokens
+        (custom:FILE, custom-byte:FILE, json:FILE), or a corpus, for the tokenizer that wrote it.
+        Left out, what suits the source.
     out
         The directory to make. Left out, data/NAME.
     vocab
         A local vocabulary for the tokenizer: a folder or file, such as one with vocab.bpe.
     vocab_size
-        Ids of a bpe trained here; 2048 when left out.
+        Ids of a bpe or sentencepiece trained here; 2048 when left out.
+    special
+        A file of texts that become one token each: a line each, or JSON, with ids or without.
     local
         A copy of shakespeare's text on this machine.
     fallback
@@ -71,7 +95,17 @@ def prepare(
         Replace another corpus in the output directory.
     processes
         How many processes encode. Left out, as many as are worth their start.
+    stats
+        Count the tokens too: how often they occur, how many bytes one stands for. For a corpus
+        that is there already: espalier prepare data/shakespeare --stats
+    chat
+        The lines of a .jsonl are conversations, {"messages": [{"role": …, "content": …}, …]}, to be
+        written with this template: chatml, plain, or a .yaml; only answers are learnt.
     """
+    if source == "new":
+        return _begin(more)
+    if stats and not more and any((Path(source) / name).is_file() for name in CORPUS):
+        return _count(Path(source))
     from espalier.data.prepare import prepare as make
     from espalier.data.request import Listener, Request
 
@@ -91,13 +125,73 @@ def prepare(
         bad="skip" if skip_bad else "refuse",
         existing="overwrite" if overwrite else "keep",
         processes=processes,
+        more=more,
+        special=special,
     )
+    if chat is not None:
+        return _chat(request, chat)
     with ExitStack() as stack:
         corpus = make(request, Listener(console.say, _meter(stack)))
     found = {"corpus": str(corpus.path), "digest": corpus.digest} | _facts(corpus.meta)
     for line in _summary(found):
         console.out(line)
+    return found | (_count(corpus.path) if stats else {})
+
+
+def _chat(request: "Request", template: str) -> dict[str, Any]:
+    from espalier.data import chat, conversations
+    from espalier.data.request import Listener
+
+    corpus = conversations.prepare(request, chat.named(template), Listener(console.say))
+    keys = ("vocab_size", "dtype", "tokens", "learnt", "documents", "source", "split")
+    found: dict[str, Any] = {"corpus": str(corpus.path), "digest": corpus.digest}
+    found |= {"chat": template} | {key: corpus.meta[key] for key in keys}
+    for split, share in found["learnt"].items():
+        tokens, said = found["tokens"][split], found["documents"][split]
+        console.out(f"{split}: {said:,} conversations, {tokens:,} tokens, {share:,} of them learnt")
+    console.out(f"corpus: {corpus.path}")
     return found
+
+
+def _begin(words: tuple[str, ...]) -> dict[str, Any]:
+    from espalier.data.sources.template import begin
+
+    if len(words) != 1:
+        raise UserError("say: espalier prepare new NAME")
+    plugin, test = begin(words[0], Path())
+    for line in (f"wrote {plugin}", f"wrote {test}", f"Use it: espalier prepare ./{plugin}"):
+        console.out(line)
+    return {"files": [plugin, test]}
+
+
+def _count(path: Path) -> dict[str, Any]:
+    """Statistics of both splits, said and returned."""
+    from espalier.data.corpus import Corpus
+    from espalier.data.stats import statistics
+
+    corpus = Corpus.open(path)
+    found = {}
+    for split in ("train", "val"):
+        seen = statistics(corpus, split)
+        console.out(f"\n{split}: {seen.tokens:,} tokens of {seen.types:,} types")
+        console.out(f"  type/token ratio {seen.type_token_ratio:.4g}, {seen.entropy:.3f} bits each")
+        if seen.bytes_per_token is not None:
+            console.out(f"  {seen.bytes_per_token:.3f} bytes of text to a token")
+        for least, most, types in seen.histogram():
+            times = "never" if not most else f"{least:,} to {most:,} times"
+            console.out(f"  {types:>9,} ids occur {times}")
+        common = ((corpus.tokenizer.decode([i]), n) for i, n in seen.commonest(COMMONEST))
+        console.out(f"  commonest: {', '.join(f'{text!r} {n:,}' for text, n in common)}")
+        found[split] = {
+            "tokens": seen.tokens,
+            "types": seen.types,
+            "type_token_ratio": seen.type_token_ratio,
+            "bytes_per_token": seen.bytes_per_token,
+            "entropy": seen.entropy,
+            "histogram": seen.histogram(),
+            "commonest": seen.commonest(COMMONEST),
+        }
+    return {"statistics": found}
 
 
 def _whole(name: str, value: float | None) -> int | None:
@@ -131,7 +225,8 @@ def _meter(stack: ExitStack) -> Callable[[float, float | None, str], None]:
 
 def _facts(meta: dict[str, Any]) -> dict[str, Any]:
     keys = ("vocab_size", "dtype", "tokens", "bytes", "documents", "replaced", "source", "split")
-    return {key: meta[key] for key in keys} | {"tokenizer": meta["settings"]["tokenizer"]["name"]}
+    found = {key: meta[key] for key in keys} | {"fallback": meta.get("fallback")}
+    return found | {"tokenizer": meta["settings"]["tokenizer"]["name"]}
 
 
 def _summary(found: dict[str, Any]) -> list[str]:
@@ -149,6 +244,9 @@ def _summary(found: dict[str, Any]) -> list[str]:
     left_out = [f"{documents[key]:,} {key}" for key in ("blank", "skipped") if documents[key]]
     if left_out:
         lines.append(f"left out: {', '.join(left_out)}")
+    if found["fallback"] is not None:
+        bytes_, single = (sum(found[key].values()) for key in ("bytes", "fallback"))
+        lines.append(f"{single:,} bytes fell back to single bytes ({single / bytes_:.3%} of them)")
     if found["replaced"]:
         lines.append(f"{found['replaced']:,} characters replaced by U+FFFD")
     lines += [f"read from {label}: {n:,}" for label, n in source.get("read_from", {}).items()]

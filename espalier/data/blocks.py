@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from espalier.data.pieces import Mark, Piece
 from espalier.data.split import Split
-from espalier.data.tokenizer import Tokenizer, load
+from espalier.data.tokenizer import Tokenizer, fallback, load
 from espalier.data.tokens import token_dtype
 from espalier.errors import MachineError
 
@@ -50,6 +50,8 @@ class Counts:
     characters: int = 0
     bytes: int = 0
     max_id: int = 0
+    fallback: int = 0
+    """Ids that stand for single bytes because no token fits."""
 
     def add(self, other: "Counts") -> None:
         self.tokens += other.tokens
@@ -57,6 +59,7 @@ class Counts:
         self.characters += other.characters
         self.bytes += other.bytes
         self.max_id = max(self.max_id, other.max_id)
+        self.fallback += other.fallback
 
 
 class Encoded(NamedTuple):
@@ -96,7 +99,9 @@ def encode(tokenizer: Tokenizer, parts: Sequence[Part], end_id: int | None) -> E
         count = counts.setdefault(part.shard, Counts())
         count.add(Counts(lengths[-1], int(part.last), len(part.text), size))
     joined = {shard: np.concatenate(items) for shard, items in found.items()}
+    single = fallback(tokenizer)
     for shard, all_ids in joined.items():
+        counts[shard].fallback = 0 if single is None else int(single[all_ids].sum())
         counts[shard].max_id = int(all_ids.max()) if len(all_ids) else 0
     return Encoded(joined, counts, lengths)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from espalier.data import foreign
+from espalier.data.answers import Answers
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.data.tokens import Tokens, token_dtype
 from espalier.durable import digest
@@ -58,6 +59,8 @@ class Corpus:
             shard["sha256"] if "sha256" in shard else _fingerprint(self.path / shard["file"])
             for shard in self.meta["shards"]
         ]
+        beside = ("mask_sha256", "starts_sha256")  # of conversations
+        hashes += [shard[key] for shard in self.meta["shards"] for key in beside if key in shard]
         return hashlib.sha256("\n".join(hashes).encode("ascii")).hexdigest()
 
     def verify(self) -> None:
@@ -65,10 +68,18 @@ class Corpus:
         for shard in self.meta["shards"]:
             if "sha256" in shard and digest(self.path / shard["file"]) != shard["sha256"]:
                 raise UserError(f"{self.path / shard['file']} has changed since it was prepared")
+            for name in ("mask", "starts"):
+                if name in shard and digest(self.path / shard[name]) != shard[f"{name}_sha256"]:
+                    raise UserError(f"{self.path / shard[name]} has changed since it was prepared")
 
     def _split(self, name: str) -> Tokens:
         files = [self.path / s["file"] for s in self.meta["shards"] if s["split"] == name]
-        return Tokens(files, token_dtype(self.vocab_size), self.vocab_size)
+        found = Tokens(files, token_dtype(self.vocab_size), self.vocab_size)
+        if "chat" in self.meta:
+            place = self.path / name
+            found.answers = Answers(Path(f"{place}.mask.bin"), Path(f"{place}.starts.bin"))
+            found.ends = self.meta["eot"]
+        return found
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -13,11 +13,22 @@ from espalier.data.corpus import META, Corpus
 from espalier.data.download import Retry
 from espalier.data.pieces import Source
 from espalier.data.request import BPE_SIZE, Listener, Request
+from espalier.data.sources.plugins import Documents
 from espalier.data.sources.records import TEXT_KEY
 from espalier.data.sources.textfile import TextFiles
 from espalier.data.split import ByHash, ByPosition, Split, fractions, shard_names
-from espalier.data.tokenizer import TRAINED, Tokenizer, choose
+from espalier.data.tokenizer import (
+    ALIASES,
+    NAMES,
+    PUBLISHED,
+    SIZED,
+    TRAINED,
+    Tokenizer,
+    choose,
+)
+from espalier.data.tokenizer.special import with_special
 from espalier.data.tokens import token_dtype
+from espalier.durable import digest
 from espalier.errors import MachineError, UserError
 from espalier.units import size
 
@@ -69,23 +80,34 @@ def plan(request: Request, listener: Listener, retry: Retry | None) -> Job:
         source = _divided(source, request, val_fraction)
     if found.expected:
         listener.note(f"{request.source}, as a whole: {found.expected}")
-    end = None if source.one else 256
-    fixed = None if name in TRAINED else choose(name, request.vocab, end, retry)
+    fixed = found.own or _fixed(request, name, None if source.one else 256, retry)
     if fixed is not None and fixed.eot is None and not source.one:
         listener.note(f"{name} has no end-of-text token: documents run into each other")
     tokens = target or found.tokens
     return Job(request, source, name, fixed, val_fraction, target, tokens, listener)
 
 
+def _fixed(request: Request, name: str, end: int | None, retry: Retry) -> Tokenizer | None:
+    """The tokenizer, unless it is made from the text."""
+    if name in TRAINED:
+        return None
+    found = choose(name, request.vocab, end, retry)
+    return found if request.special is None else with_special(found, request.special)
+
+
 def _refuse_idle(request: Request, tokenizer: str, source: Source) -> None:
     """UserError for an option that would change nothing."""
-    if request.vocab_size is not None and tokenizer != "bpe":
+    if request.vocab_size is not None and tokenizer not in SIZED:
         raise UserError(
-            f"--vocab-size is for --tokenizer bpe, which is trained here; {tokenizer} has its own"
+            f"--vocab-size is for --tokenizer bpe or sentencepiece, which are trained here; "
+            f"{tokenizer} has its own"
         )
-    if request.vocab is not None and tokenizer in (*TRAINED, "byte"):
+    published = tokenizer in (*PUBLISHED, *ALIASES) or tokenizer.startswith("hf:")
+    if request.vocab is not None and not published:
         raise UserError(f"--vocab is for a published tokenizer; {tokenizer} needs no vocabulary")
-    if isinstance(source, TextFiles):
+    if request.special is not None and request.tokenizer is None and tokenizer not in NAMES:
+        raise UserError(f"--special does not go with {tokenizer}: choose a --tokenizer")
+    if isinstance(source, (TextFiles, Documents)):
         for name, given in (
             ("--text-key", request.text_key),
             ("--skip-bad", request.bad == "skip"),
@@ -103,8 +125,10 @@ def settings(job: Job) -> dict[str, Any]:
     if job.fixed is not None:
         text = json.dumps(job.fixed.spec(), sort_keys=True)
         tokenizer["sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    if job.tokenizer == "bpe":
+    if job.tokenizer in SIZED:
         tokenizer["vocab_size"] = request.vocab_size or BPE_SIZE
+    if request.special is not None and job.fixed is None:
+        tokenizer["special"] = digest(request.special)
     return {
         "source": job.source.identity(),
         "tokenizer": tokenizer,

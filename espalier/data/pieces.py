@@ -8,8 +8,9 @@ single newline). Where a stretch of text has neither, the cut falls between two 
 import re
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+Side = Literal["train", "val"]
 PIECE = 1 << 20  # bytes
 LOOK_BACK = 1 << 16
 
@@ -37,6 +38,8 @@ class Piece(NamedTuple):
     """Whether the document ends here."""
     mark: Mark | None
     """Where reading goes on after this piece; None where it cannot be taken up again."""
+    side: Side | None = None
+    """Where its source wants it; None: the split decides."""
 
 
 class Source(Protocol):

@@ -17,20 +17,23 @@ from typing import Any
 
 from espalier.data import shards
 from espalier.data.blocks import Block, Counts, Encoded, blocks, encode, encoder
+from espalier.data.combine import combine, is_corpus
 from espalier.data.corpus import FORMAT, META, Corpus
 from espalier.data.download import Retry
 from espalier.data.job import Job, already, check_disk, plan, settings
 from espalier.data.pieces import Mark
 from espalier.data.request import BPE_SIZE, Listener, Request
 from espalier.data.shards import ShardWriter, State
+from espalier.data.sources.plugins import is_plugin
 from espalier.data.split import TOP, VAL
-from espalier.data.tokenizer import END_OF_TEXT, Tokenizer, check_name, load, train
+from espalier.data.tokenizer import END_OF_TEXT, SIZED, Tokenizer, check_name, fallback, load, train
+from espalier.data.tokenizer.special import with_special
 from espalier.data.tokens import token_dtype
 from espalier.errors import UserError
 from espalier.units import count
 
 COMMIT_EVERY = 2.0  # seconds
-SAMPLE = 1 << 26  # characters a bpe is trained on
+SAMPLE = 1 << 26  # characters a vocabulary is learnt from
 WORTH_A_PROCESS = 1 << 25  # bytes of text
 TOKENIZER = "tokenizer.json"
 
@@ -45,7 +48,10 @@ def prepare(
     """
     if request.tokenizer is not None:
         check_name(request.tokenizer)
-    job = plan(request, listener or Listener(), retry)
+    listener = listener or Listener()
+    if not is_plugin(request.source) and any(map(is_corpus, (request.source, *request.more))):
+        return combine(request, listener)
+    job = plan(request, listener, retry)
     wanted = settings(job)
     if (done := already(job, wanted)) is not None:
         return done
@@ -100,11 +106,13 @@ def _trained(job: Job) -> Tokenizer:
             if seen >= most and piece.last:
                 return
 
-    most = SAMPLE if job.tokenizer == "bpe" else (job.target_tokens or math.inf)
-    made = {"char": "collecting the characters", "bpe": "learning a vocabulary"}[job.tokenizer]
+    most = SAMPLE if job.tokenizer in SIZED else (job.target_tokens or math.inf)
+    made = "learning a vocabulary" if job.tokenizer in SIZED else "collecting the characters"
     job.listener.note(f"{made} of the text")
     end = None if job.source.one else END_OF_TEXT
-    return train(job.tokenizer, texts(most), job.request.vocab_size or BPE_SIZE, end)
+    found = train(job.tokenizer, texts(most), job.request.vocab_size or BPE_SIZE, end)
+    special = job.request.special
+    return found if special is None else with_special(found, special)
 
 
 def _fill_both_splits(job: Job, tokenizer: Tokenizer, state: State) -> State:
@@ -216,6 +224,7 @@ def _describe(job: Job, tokenizer: Tokenizer, state: State) -> None:
         "bytes": _by_split(entries, "bytes"),
         "documents": documents,
         "replaced": tally.get("replaced", 0),
+        "fallback": None if fallback(tokenizer) is None else _by_split(entries, "fallback"),
         "max_id": max(entry["max_id"] for entry in entries),
         "source": source,
         "split": job.split(state.threshold).rule(),

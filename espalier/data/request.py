@@ -35,6 +35,10 @@ class Request:
     existing: Literal["keep", "overwrite"] = "keep"
     processes: int | None = 1
     """None: as many as are worth their start."""
+    more: tuple[str, ...] = ()
+    """After a plug-in its files and settings; else more sources for the same corpus."""
+    special: Path | None = None
+    """A list of texts that are one token each wherever they stand."""
 
     def __post_init__(self) -> None:
         if self.val_fraction is not None and not 0 < self.val_fraction < 1:

@@ -42,7 +42,8 @@ class ByPosition:
 class ByHash:
     """Many documents: by the 64-bit hash of each, so that equal documents stay together.
 
-    Those below `threshold` are for validation; the rest is dealt to `shards` training shards.
+    Those below `threshold` are for validation; the rest is dealt to `shards` training shards. A
+    document whose source has chosen its side goes there.
     """
 
     fraction: float
@@ -50,7 +51,7 @@ class ByHash:
     shards: int
 
     def place(self, piece: Piece) -> int:
-        if piece.key < self.threshold:
+        if piece.side == "val" or (piece.side is None and piece.key < self.threshold):
             return VAL
         return 1 + piece.key % self.shards
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from espalier.data.answers import Answers
 from espalier.errors import UserError
 
 Ints = NDArray[np.int64]
@@ -30,6 +31,8 @@ class Tokens:
         self._edges = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self._length = int(self._edges[-1])
         self._views: dict[tuple[int, int], Words] = {}
+        self.answers: Answers | None = None  # of conversations: what of them is learnt
+        self.ends: int | None = None  # likewise: the token behind each; rows restart there
 
     def __len__(self) -> int:
         return self._length

@@ -11,11 +11,24 @@ from hypothesis import strategies as st
 
 from espalier.data.tokenizer import END_OF_TEXT, Tokenizer, choose, load, train
 from espalier.data.tokenizer import bpe as bpe_module
+from espalier.data.tokenizer.special import SpecialTokenizer
 from espalier.data.tokenizer.tiktoken import published
 from espalier.errors import MachineError, UserError
 
 SAMPLE = "Hello hello world, the world says: hello! ünïcödé\n\n  indented 1234 <|endoftext|>\n"
-KINDS = ("char", "char with end", "byte", "byte with end", "bpe", "hf")
+KINDS = (
+    "char",
+    "char with end",
+    "byte",
+    "byte with end",
+    "bpe",
+    "hf",
+    "sentencepiece",
+    "custom-byte",
+    "custom-byte with end",
+    "json",
+    "special",
+)
 
 
 def hf_json() -> str:
@@ -41,6 +54,16 @@ def tokenizer(request: Any, tmp_path_factory: Any) -> Tokenizer:
         file.write_text(hf_json(), encoding="utf-8")
         return choose(str(file))
     name, _, end = kind.partition(" ")
+    if name in ("custom-byte", "json"):
+        tokens = ["he", "hello", " world", "\\n", "ünï", END_OF_TEXT]
+        file = tmp_path_factory.mktemp("list") / "tokens"
+        text = json.dumps(tokens) if name == "json" else "\n".join(tokens)
+        file.write_text(text, encoding="utf-8")
+        return choose(f"{name}:{file}", eot=256 if end else None)
+    if name == "special":
+        return SpecialTokenizer(choose("byte"), {"hello": 256, "hello!": 300})
+    if name == "sentencepiece":
+        pytest.importorskip("sentencepiece")
     if name == "byte":
         return choose("byte", eot=256 if end else None)
     return train(name, [SAMPLE], 300, END_OF_TEXT if end else None)

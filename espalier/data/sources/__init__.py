@@ -2,9 +2,11 @@
 
 import glob
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from espalier.config import names
 from espalier.data.download import Retry
 from espalier.data.pieces import Source
 from espalier.data.request import Request
@@ -12,12 +14,17 @@ from espalier.data.sources.builtin import BUILTINS
 from espalier.data.sources.hub import Dataset, Stream
 from espalier.data.sources.jsonl import JsonLines
 from espalier.data.sources.parquet import Parquet
+from espalier.data.sources.plugins import Documents, PluginConfig, configured, is_plugin
 from espalier.data.sources.records import TEXT_KEY, Rule
+from espalier.data.sources.several import Several
 from espalier.data.sources.shakespeare import tiny_shakespeare
 from espalier.data.sources.stdlib import python_stdlib
 from espalier.data.sources.textfile import TextFiles
+from espalier.data.tokenizer import Tokenizer
 from espalier.errors import UserError, nearest
 
+VAL_FRACTION = 0.1
+STREAMED = "--fallback is for what is streamed: hf:ID or a built-in corpus"
 NAMES = ("python-stdlib", "shakespeare", *BUILTINS)
 
 
@@ -26,26 +33,32 @@ class Plan(NamedTuple):
 
     source: Source
     tokenizer: str
-    val_fraction: float = 0.1
+    val_fraction: float = VAL_FRACTION
     target_tokens: int | None = None
     tokens: int | None = None
     expected: str = ""
+    own: Tokenizer | None = None
+    """The source's own tokenizer, which `tokenizer` names then."""
 
 
 def find(request: Request, note: Callable[[str], None], retry: Retry) -> Plan:
     """The plan for a request; UserError when there is no such source."""
     name = request.source
-    if name in {"", "hf:"}:
-        raise UserError(f"say which source: a file, a folder, hf:ID, or {', '.join(NAMES)}")
     if request.local is not None and name != "shakespeare":
         raise UserError("--from is for shakespeare; a file of your own is the SOURCE itself")
+    if is_plugin(name):
+        return _plugin(request)
+    if request.more:
+        return _several(request, note, retry)
+    if name in {"", "hf:"}:
+        raise UserError(f"say which source: a file, a folder, hf:ID, or {', '.join(NAMES)}")
     rule = Rule(request.text_key or TEXT_KEY, request.bad, request.errors)
     if name == "python-stdlib":
         return Plan(python_stdlib(), "bpe")
     if name == "shakespeare":
         return Plan(tiny_shakespeare(request.local, retry), "char")
     if request.fallback and not name.startswith("hf:") and name not in BUILTINS:
-        raise UserError("--fallback is for what is streamed: hf:ID or a built-in corpus")
+        raise UserError(STREAMED)
     if name in BUILTINS:
         entry = BUILTINS[name]
         rule = Rule(request.text_key or TEXT_KEY, request.bad, request.errors, entry.min_chars)
@@ -64,6 +77,32 @@ def find(request: Request, note: Callable[[str], None], retry: Retry) -> Plan:
         datasets = tuple(_dataset(one) for one in (name, *request.fallback))
         return Plan(Stream(datasets, rule, note, retry, _midway(request)), "gpt2")
     return Plan(_local(name, request, rule), "bpe")
+
+
+def _plugin(request: Request) -> Plan:
+    if request.fallback:
+        raise UserError(STREAMED)
+    plugin, files = configured(request.source, request.more)
+    source = Documents(plugin, files, request.val_fraction or VAL_FRACTION)
+    own = plugin.vocabulary(files) if request.tokenizer is None else None
+    name = plugin.tokenizer if own is None else f"{plugin.name}'s own tokens"
+    return Plan(source, name, own=own)
+
+
+def _several(request: Request, note: Callable[[str], None], retry: Retry) -> Plan:
+    """One corpus of several sources; their tokenizer where they agree on one, else bpe."""
+    val_fraction = request.val_fraction or VAL_FRACTION
+    plans = []
+    for name in (request.source, *request.more):
+        if is_plugin(name):
+            raise UserError(f"{name} is a plug-in: prepare it alone, with its files behind it")
+        found = find(replace(request, source=name, more=()), note, retry)
+        if isinstance(found.source, TextFiles) and found.source.one:
+            found = found._replace(source=found.source.divided([1 - val_fraction]))
+        plans.append(found)
+    wanted = {found.tokenizer for found in plans}
+    members = tuple(found.source for found in plans)
+    return Plan(Several(members), wanted.pop() if len(wanted) == 1 else "bpe")
 
 
 def _dataset(name: str) -> Dataset:
@@ -91,10 +130,11 @@ def _local(name: str, request: Request, rule: Rule) -> Source:
         files = [file for file in files if file.is_file()]
         root = Path(*_fixed_part(path))
     else:
-        hint = nearest(name, NAMES)
+        known = (*NAMES, *names(PluginConfig))
+        hint = nearest(name, known)
         raise UserError(
             f"no source '{name}': neither a file or folder here nor a built-in name.{hint} "
-            f"Built-in: {', '.join(NAMES)}, hf:ID."
+            f"Built-in: {', '.join(known)}, hf:ID."
         )
     if not files:
         raise UserError(f"{name} matches no file")

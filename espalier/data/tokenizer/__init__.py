@@ -1,62 +1,82 @@
 """Tokenizers: chosen by name, trained on a text, or loaded whole from their JSON."""
 
+import binascii
+import importlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from espalier.data.download import Retry
-from espalier.data.tokenizer.base import END_OF_TEXT, Ids, Tokenizer
+from espalier.data.tokenizer.base import END_OF_TEXT, Ids, Tokenizer, fallback
 from espalier.errors import MachineError, UserError, nearest, need
 
-__all__ = ["END_OF_TEXT", "NAMES", "TRAINED", "Ids", "Tokenizer", "choose", "load", "train"]
+__all__ = [
+    "ALIASES",
+    "END_OF_TEXT",
+    "NAMES",
+    "PUBLISHED",
+    "SIZED",
+    "TRAINED",
+    "Ids",
+    "Tokenizer",
+    "choose",
+    "fallback",
+    "load",
+    "train",
+]
 
-TRAINED = ("char", "bpe")
+TRAINED = ("char", "bpe", "sentencepiece")
 """Tokenizers that are made from the text itself."""
+SIZED = ("bpe", "sentencepiece")
+"""Those of them whose size is chosen."""
+LISTS = ("custom", "custom-byte", "json")
+"""Tokenizers that are a file: NAME:FILE."""
 ALIASES = {"gpt-neox": "EleutherAI/gpt-neox-20b"}
 PUBLISHED = ("gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base")
 NAMES = (*TRAINED, "byte", *PUBLISHED, *ALIASES)
+STORED = ("bpe", "byte", "char", "custom", "hf", "sentencepiece", "special", "tiktoken")
 
 
 def load(spec: dict[str, Any]) -> Tokenizer:
     """The tokenizer that `spec()` described; UserError when it is damaged or unknown."""
-    from espalier.data.tokenizer import bpe, byte, char, hf, ranks, tiktoken
-
     try:
         name = spec["name"]
-        if name == "char":
-            return char.CharTokenizer(spec["symbols"], spec["eot"])
-        if name == "byte":
-            return byte.ByteTokenizer(spec["eot"])
-        if name == "bpe":
-            table, pattern, _ = ranks.read_spec(spec)
-            return bpe.BpeTokenizer(table, pattern)
-        if name == "tiktoken":
-            return tiktoken.TiktokenTokenizer(spec["encoding"], *ranks.read_spec(spec))
-        if name == "hf":
-            return hf.from_spec(spec)
-    except (KeyError, TypeError, AttributeError) as error:
+        if name not in STORED:
+            raise UserError(f"the stored tokenizer is of an unknown kind: {name!r}")
+        module = importlib.import_module(f"espalier.data.tokenizer.{name}")
+        found: Tokenizer = module.from_spec(spec)
+    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise UserError(f"the stored tokenizer is incomplete: {error}") from None
-    raise UserError(f"the stored tokenizer is of an unknown kind: {name!r}")
+    return found
 
 
 def check_name(name: str) -> None:
     """UserError, with the nearest name, unless `name` can be a tokenizer."""
+    kind, _, file = name.partition(":")
+    if kind in LISTS or (kind == "sentencepiece" and file):
+        if not file:
+            raise UserError(f"say which list: {kind}:FILE")
+        if not Path(file).is_file():
+            raise UserError(f"--tokenizer {name}: no file {file}")
+        return
     if name in NAMES or name.startswith("hf:") or Path(name).exists():
         return
-    known = ", ".join(NAMES)
+    known = ", ".join((*NAMES, *(f"{kind}:FILE" for kind in LISTS)))
     raise UserError(
-        f"no tokenizer named '{name}'.{nearest(name, NAMES)} Known: {known}, "
-        "hf:ID, or a tokenizer.json."
+        f"no tokenizer named '{name}'.{nearest(name, (*NAMES, *LISTS))} Known: {known}, "
+        "sentencepiece:FILE, hf:ID, a tokenizer.json, or a corpus."
     )
 
 
 def choose(
     name: str, vocab: Path | None = None, eot: int | None = None, retry: Retry | None = None
 ) -> Tokenizer:
-    """A tokenizer that needs no training: `byte`, a published encoding, `hf:ID`, a tokenizer.json.
+    """A tokenizer that needs no training: by name, `NAME:FILE`, `hf:ID`, a file, or a corpus' own.
 
     `vocab` is a local vocabulary file or folder, looked at before any cache or network; `eot` is
-    the byte tokenizer's end of text (256) where documents must be parted.
+    the byte tokenizer's end of text (256) where documents must be parted. A list of tokens has one
+    then, too, behind its last id.
     """
     check_name(name)
     if name in TRAINED:
@@ -69,22 +89,41 @@ def choose(
         from espalier.data.tokenizer.tiktoken import published
 
         return published(name, vocab, retry)
+    kind, _, file = name.partition(":")
+    if kind in LISTS:
+        from espalier.data.tokenizer import custom
+
+        read = {"custom": custom.listed, "custom-byte": custom.with_bytes, "json": custom.of_json}
+        return read[kind](Path(file), eot)
+    if kind == "sentencepiece":
+        from espalier.data.tokenizer.sentencepiece import from_file
+
+        return from_file(Path(file))
+    if (Path(name) / "meta.json").is_file():
+        return _of_corpus(Path(name) / "meta.json")
     return _hugging_face(name, vocab)
 
 
 def train(name: str, texts: Iterable[str], vocab_size: int, end: str | None = None) -> Tokenizer:
-    """A `char` tokenizer of every symbol in `texts`, or a `bpe` of `vocab_size` ids from them.
+    """A `char` tokenizer of every symbol in `texts`, or another of `vocab_size` ids from them.
 
-    A character vocabulary has an end of text only where `end` asks for one; a bpe always.
+    A character vocabulary has an end of text only where `end` asks for one; the others always.
     """
-    if name == "bpe":
-        from espalier.data.tokenizer.bpe import train as train_bpe
-
-        return train_bpe(texts, vocab_size)
+    if name in SIZED:
+        module = importlib.import_module(f"espalier.data.tokenizer.{name}")
+        trained: Tokenizer = module.train(texts, vocab_size)
+        return trained
     from espalier.data.tokenizer.char import CharTokenizer, symbols
 
     found = symbols(texts)
     return CharTokenizer(found, None if end is None else len(found))
+
+
+def _of_corpus(file: Path) -> Tokenizer:
+    try:
+        return load(json.loads(file.read_text(encoding="utf-8"))["tokenizer"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{file} brings no tokenizer: {error}") from None
 
 
 def _hugging_face(name: str, vocab: Path | None) -> Tokenizer:

@@ -15,8 +15,8 @@ END_OF_TEXT = "<|endoftext|>"
 class Tokenizer(Protocol):
     """Text to ids and back.
 
-    Special tokens are never read from text: `<|endoftext|>` inside a document is ordinary text.
-    Whoever wants an end of text appends `eot`.
+    Special tokens are never read from text: `<|endoftext|>` inside a document is ordinary text,
+    unless somebody asked for it (`special`). Whoever wants an end of text appends `eot`.
     """
 
     vocab_size: int
@@ -37,6 +37,12 @@ class Tokenizer(Protocol):
     def spec(self) -> dict[str, Any]:
         """The whole tokenizer as JSON; `load(spec)` gives an equal one, on any machine, offline."""
         ...
+
+
+def fallback(tokenizer: Tokenizer) -> "NDArray[np.bool_] | None":
+    """Of each id, whether it stands for a byte that no token fits; None without such a fallback."""
+    found: NDArray[np.bool_] | None = getattr(tokenizer, "fallback", None)
+    return found
 
 
 def checked(ids: "Sequence[int] | Ids", vocab_size: int) -> Ids:
@@ -63,3 +69,15 @@ def scrub(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def unknown(text: str, positions: Ids, where: str) -> str:
+    """The sentence that names the first characters at `positions`, which are not `where`."""
+    first: dict[str, int] = {}
+    for position in positions[:100_000].tolist():
+        first.setdefault(text[position], position)
+        if len(first) == 6:
+            break
+    named = ", ".join(f"{symbol!r} at {position}" for symbol, position in list(first.items())[:5])
+    more = " and more" if len(first) > 5 else ""
+    return f"not {where}: {named}{more} ({len(positions)} places)"

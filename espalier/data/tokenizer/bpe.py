@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from espalier.data.tokenizer.base import END_OF_TEXT
-from espalier.data.tokenizer.ranks import Ranks, RankTokenizer, byte_aliases
+from espalier.data.tokenizer.ranks import Ranks, RankTokenizer, byte_aliases, read_spec
 from espalier.errors import UserError, need
 
 # GPT-4's splitting rule with numbers in pairs of digits, as nanochat has it for small vocabularies.
@@ -23,6 +23,12 @@ class BpeTokenizer(RankTokenizer):
 
     def spec(self) -> dict[str, Any]:
         return {"name": "bpe"} | super().spec()
+
+
+def from_spec(spec: dict[str, Any]) -> BpeTokenizer:
+    """The stored tokenizer, its hash checked."""
+    ranks, pattern, _ = read_spec(spec)
+    return BpeTokenizer(ranks, pattern)
 
 
 def train(texts: Iterable[str], vocab_size: int) -> BpeTokenizer:

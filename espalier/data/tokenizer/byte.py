@@ -34,3 +34,8 @@ class ByteTokenizer:
 
     def spec(self) -> dict[str, Any]:
         return {"name": "byte", "eot": self.eot}
+
+
+def from_spec(spec: dict[str, Any]) -> ByteTokenizer:
+    """The stored tokenizer."""
+    return ByteTokenizer(spec["eot"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from espalier.data.tokenizer.base import END_OF_TEXT, Ids, checked, split_at
+from espalier.data.tokenizer.base import END_OF_TEXT, Ids, checked, split_at, unknown
 from espalier.errors import UserError
 
 
@@ -32,7 +32,7 @@ class CharTokenizer:
     def encode(self, text: str) -> Ids:
         ids = np.take(self._ids, _codes(text), mode="clip")
         if ids.size and ids.min() < 0:
-            raise UserError(_unknown(text, np.flatnonzero(ids < 0)))
+            raise UserError(unknown(text, np.flatnonzero(ids < 0), "in the character vocabulary"))
         return ids.astype(np.int64)
 
     def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
@@ -45,19 +45,13 @@ class CharTokenizer:
         return {"name": "char", "symbols": self.symbols, "eot": self.eot}
 
 
+def from_spec(spec: dict[str, Any]) -> CharTokenizer:
+    """The stored tokenizer."""
+    return CharTokenizer(spec["symbols"], spec["eot"])
+
+
 def _codes(text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.dtype("<u4"))
-
-
-def _unknown(text: str, positions: Ids) -> str:
-    first: dict[str, int] = {}
-    for position in positions[:100_000].tolist():
-        first.setdefault(text[position], position)
-        if len(first) == 6:
-            break
-    named = ", ".join(f"{symbol!r} at {position}" for symbol, position in list(first.items())[:5])
-    more = " and more" if len(first) > 5 else ""
-    return f"not in the character vocabulary: {named}{more} ({len(positions)} places)"
 
 
 def symbols(texts: Iterable[str]) -> str:

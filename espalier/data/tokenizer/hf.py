@@ -31,6 +31,8 @@ class HfTokenizer:
         self.eot: int | None = None if self.end is None else self._inner.token_to_id(self.end)
         vocabulary = self._inner.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values()) + 1
+        added = self._inner.get_added_tokens_decoder().items()
+        self.special = {token.content: i for i, token in added if token.special}
         self.source = source
 
     def encode(self, text: str) -> Ids:

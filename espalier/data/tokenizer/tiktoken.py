@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 from espalier.data.download import Retry, cache, fetch
 from espalier.data.tokenizer.base import END_OF_TEXT
-from espalier.data.tokenizer.ranks import Ranks, RankTokenizer, read_merges, read_ranks
+from espalier.data.tokenizer.ranks import (
+    Ranks,
+    RankTokenizer,
+    read_merges,
+    read_ranks,
+    read_spec,
+)
 from espalier.durable import digest
 from espalier.errors import UserError
 
@@ -85,6 +91,11 @@ class TiktokenTokenizer(RankTokenizer):
 
     def spec(self) -> dict[str, Any]:
         return {"name": "tiktoken", "encoding": self.encoding} | super().spec()
+
+
+def from_spec(spec: dict[str, Any]) -> TiktokenTokenizer:
+    """The stored tokenizer, its hash checked."""
+    return TiktokenTokenizer(spec["encoding"], *read_spec(spec))
 
 
 def published(
