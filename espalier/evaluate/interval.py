@@ -37,9 +37,10 @@ def window_losses(
         for first in range(0, len(starts), rows):
             ids, targets = pairs(tokens, starts[first : first + rows], block_size)
             with autocast():
-                each = token_losses(model, ids.to(device), targets.to(device))
-            means = torch.cat(each).cpu().double().view(-1, block_size).mean(1)
-            found += means.tolist()
+                there = ids.to(device), targets.to(device)
+                each = token_losses(model, *there, ends=tokens.ends)
+            sums = torch.cat(each).cpu().double().view(-1, block_size).sum(1)
+            found += (sums / (targets >= 0).sum(1).clamp(min=1)).tolist()
             between(len(found))
     return np.asarray(found)
 
