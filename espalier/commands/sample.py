@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from espalier.api import Loaded
     from espalier.engine.generate import Options
     from espalier.engine.text import Session
+    from espalier.report.sampled import Reread
 
 RULE = "---------------"  # nanoGPT's, between samples
 TOP_K = 200  # nanoGPT's
 TOGETHER = 16  # samples made at once
 MEASURED = 8192  # validation tokens that int8 weights are measured on
 ONCE = Parameter(negative=())
+OPTIONAL = Parameter(negative=(), consume_multiple=(0, 1))
 
 
 @Parameter(name="*")
@@ -42,12 +44,16 @@ class How:
     """Texts to make from the prompt."""
     temperature: float = 0.8
     """0 takes the likeliest token each time, 1 samples as trained, more is wilder."""
-    top_k: int | None = None
-    """Keep the k likeliest tokens; 0 keeps all, 200 when left out."""
+    top_k: Annotated[tuple[int, ...], Parameter(negative=(), consume_multiple=False)] = ()
+    """Keep the k likeliest tokens; 0 keeps all, 200 when left out. Several: once for each."""
     top_p: float | None = None
     """Keep the likeliest tokens that together hold this probability."""
     min_p: float | None = None
     """Keep tokens at least this probable, relative to the likeliest."""
+    softmax_threshold: float | None = None
+    """The same as --min-p, with --top-k 0 unless that is given."""
+    cosine_penalty: tuple[int, float] | None = None
+    """N ALPHA: lower tokens by ALPHA times their likeness to one of the last N (5 1.0 is usual)."""
     repetition_penalty: float = 1.0
     """Above 1, tokens that already stand there become less likely."""
     penalty: Literal["signed", "published"] = "signed"
@@ -70,6 +76,42 @@ class How:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class Look:
+    """How the model saw what it wrote. Pages and figures go to a folder."""
+
+    colorize: Annotated[
+        tuple[Literal["minmax", "probability", "rank", "dot"], ...] | None, OPTIONAL
+    ] = None
+    """Colour each token: minmax (when left out), probability, rank, or dot."""
+    heatmaps: Annotated[tuple[Literal["each"], ...] | None, OPTIONAL] = None
+    """Draw the likeliest tokens of every step; each: a figure for every token too."""
+    save: Path | None = None
+    """The folder; RUN/results/sample when left out, or ./sample for what is no run."""
+
+    @property
+    def wanted(self) -> bool:
+        return self.colorize is not None or self.heatmaps is not None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Steer:
+    """What to add to a layer's output, or to learn from it."""
+
+    save_vector: Path | None = None
+    """Write the mean over the prompt of a layer's output to this file, and no text."""
+    vector: str | None = None
+    """FILE of --save-vector to add to its layer's output; FILE,FILE2 adds the difference."""
+    vector_scale: float = 1.0
+    """How much of it."""
+    vector_layer: int | None = None
+    """The layer, from 0: to save from (the middle one), or to add to (where it was saved)."""
+    source: int | None = None
+    """Which corpus to write as, for a model with model.steering."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class Where:
     """What to load."""
 
@@ -83,7 +125,15 @@ class Where:
     """Ask for prompts until the input ends or ^C."""
 
 
-def sample(run: str, /, *, how: How = How(), where: Where = Where()) -> dict[str, Any]:
+def sample(
+    run: str,
+    /,
+    *,
+    how: How = How(),
+    look: Look = Look(),
+    steer: Steer = Steer(),
+    where: Where = Where(),
+) -> dict[str, Any]:
     """Write text with a trained model.
 
     Example: espalier sample runs/shakespeare --prompt "ROMEO:" --max-new-tokens 200
@@ -96,24 +146,99 @@ def sample(run: str, /, *, how: How = How(), where: Where = Where()) -> dict[str
     with uncollected():
         from espalier import api
     prompt = read_prompt(how.prompt)
-    options = to_options(how)
+    every = [to_options(how, k) for k in how.top_k or (None,)]
     loaded = api.load(run, step=where.step, tokenizer=where.tokenizer, device=where.device)
-    session = open_session(loaded, how, options, where.device)
-    if how.top_k is not None and how.top_k > session.tokenizer.vocab_size:
-        console.say(f"top_k {how.top_k}: all {session.tokenizer.vocab_size} tokens are kept")
+    session = open_session(loaded, how, every[0], where.device)
+    if (saved := steered(session, prompt, steer)) is not None:
+        return saved
+    for k in how.top_k:
+        if k > session.tokenizer.vocab_size:
+            console.say(f"top_k {k}: all {session.tokenizer.vocab_size} tokens are kept")
     if where.interactive:
-        return converse(session, options, how.stop)
+        if look.wanted or len(every) > 1:
+            raise UserError(
+                "--interactive shows plain text: no --colorize, --heatmaps, one --top-k"
+            )
+        return converse(session, every[0], how.stop)
     start = time.perf_counter()
-    samples = write(session, prompt, options, how.stop)
+    samples = []
+    for options in every:
+        if len(every) > 1 and look.colorize is None:
+            console.out(f"top_k {options.sampling.top_k or 'all'}")
+        samples += write(session, prompt, options, how.stop, quiet=look.colorize is not None)
     seconds = time.perf_counter() - start
-    drawn = sum(one["tokens"] for one in samples)
-    return {
+    found = {
         "run": run,
         "prompt": prompt,
         "seed": how.seed,
         "samples": samples,
-        "tokens_per_second": drawn / seconds,
+        "tokens_per_second": sum(one["tokens"] for one in samples) / seconds,
     }
+    if look.wanted or every[0].cosine is not None:
+        from espalier.report.sampled import Reread
+
+        widest = max(every, key=lambda options: options.sampling.top_k or math.inf)
+        again = Reread(session, prompt, _named(samples, len(every) > 1), widest)
+        found |= examine(again, look, _folder(loaded, look))
+    return found
+
+
+def steered(session: Session, prompt: str, steer: Steer) -> dict[str, Any] | None:
+    """Push the model from here on; what was saved, where that was asked for."""
+    from espalier.engine import steer as engine
+
+    model, layer = session.model, steer.vector_layer
+    if steer.source is not None:
+        engine.choose(model, steer.source)
+    if steer.vector is not None:
+        engine.push(model, engine.between(steer.vector.split(","), layer), steer.vector_scale)
+    if steer.save_vector is None:
+        return None
+    ids = session.encode(prompt)[-session.block_size :]
+    vector = engine.listen(model, ids, layer)
+    vector.write(steer.save_vector)
+    console.say(f"wrote layer {vector.layer}'s mean over {len(ids)} tokens to {steer.save_vector}")
+    return {"vector": str(steer.save_vector), "layer": vector.layer, "tokens": len(ids)}
+
+
+def examine(again: Reread, look: Look, folder: Path) -> dict[str, Any]:
+    """Show how the model saw what it wrote: the cosine penalty's cost, colours, figures."""
+    from espalier.report import colours
+
+    found: dict[str, Any] = {}
+    if again.options.cosine is not None:
+        kl = found["cosine_penalty_kl"] = again.divergence
+        console.say(f"cosine penalty: mean KL(before || after) {kl:.4f} nats a token")
+    files: list[Path] = []
+    if look.colorize is not None:
+        mode = look.colorize[0] if look.colorize else "minmax"
+        for name, pieces in zip(again.names, again.coloured(mode), strict=True):
+            if len(again.names) > 1:
+                console.out(f"{name}:")
+            console.out(colours.terminal(pieces, painted=console.in_colour()))
+            console.out(RULE)
+        console.say(colours.terminal_legend(mode, again.reddest, painted=console.in_colour()))
+        files.append(again.save_page(mode, folder))
+    if look.heatmaps is not None:
+        files += again.save_heatmaps(folder, each=bool(look.heatmaps))
+    if files:
+        console.say(f"wrote {', '.join(file.name for file in files[:4])} … in {folder}")
+        found["files"] = [str(file) for file in files]
+    return found
+
+
+def _named(samples: list[dict[str, Any]], by_k: bool) -> dict[str, list[int]]:
+    """Ids of each sample under a name of its own."""
+    return {
+        f"sample {i}" + f", top_k {one['top_k'] or 'all'}" * by_k: one["ids"]
+        for i, one in enumerate(samples, 1)
+    }
+
+
+def _folder(loaded: Loaded, look: Look) -> Path:
+    if look.save is not None:
+        return look.save
+    return Path("sample") if loaded.run is None else loaded.run.path / "results" / "sample"
 
 
 def open_session(loaded: Loaded, how: How, options: Options, device: str | None) -> Session:
@@ -151,17 +276,22 @@ def cost_of(loaded: Loaded, packed: Loaded) -> str:
     )
 
 
-def to_options(how: How) -> Options:
+def to_options(how: How, top_k: int | None = None) -> Options:
     """The engine's options; UserError for a value without a meaning."""
     from espalier.engine.generate import Options
+    from espalier.engine.repel import Cosine
     from espalier.engine.sampling import Sampling
     from espalier.engine.window import Rule
 
+    threshold = how.softmax_threshold
+    if threshold is not None and how.min_p is not None:
+        raise UserError("--softmax-threshold and --min-p are one rule: give one of the two")
+    usual = TOP_K if threshold is None else None
     sampling = Sampling(
         temperature=how.temperature,
-        top_k=TOP_K if how.top_k is None else how.top_k or None,
+        top_k=usual if top_k is None else top_k or None,
         top_p=how.top_p,
-        min_p=how.min_p,
+        min_p=how.min_p if threshold is None else threshold,
         repetition_penalty=how.repetition_penalty,
         penalty=how.penalty,
         seed=how.seed,
@@ -174,6 +304,7 @@ def to_options(how: How) -> Options:
         how.num_samples,
         sampling=sampling,
         rule=Rule.parse(how.rule),
+        cosine=None if how.cosine_penalty is None else Cosine(*how.cosine_penalty),
         record=how.record,
     )
 
@@ -192,24 +323,30 @@ def read_prompt(prompt: str) -> str:
 
 
 def write(
-    session: Session, prompt: str, options: Options, stop: tuple[str, ...]
+    session: Session, prompt: str, options: Options, stop: tuple[str, ...], *, quiet: bool = False
 ) -> list[dict[str, Any]]:
-    """Make the samples and show each under a rule; a single one as it comes."""
+    """Make the samples and show each under a rule, unless `quiet`; a single one as it comes."""
     length = len(session.encode(prompt))
     if length > session.block_size:
         console.say(
             f"the prompt has {length} tokens, the model reads {session.block_size}: "
             "its beginning is not seen"
         )
-    if options.num_samples == 1:
+    if options.num_samples == 1 and not quiet:
         return [speak(session, prompt, options, stop)]
     found = []
     for group in groups(options):
         for one in session.complete([prompt], group, stop):
-            console.out(prompt + one.text)
-            console.out(RULE)
-            found.append({"text": one.text, "tokens": len(one.ids), "finish": one.finish})
+            if not quiet:
+                console.out(prompt + one.text)
+                console.out(RULE)
+            found.append(_sample(one.text, one.ids, one.finish, options))
     return found
+
+
+def _sample(text: str, ids: list[int], finish: str | None, options: Options) -> dict[str, Any]:
+    k = options.sampling.top_k
+    return {"text": text, "tokens": len(ids), "finish": finish, "top_k": k, "ids": ids}
 
 
 def groups(options: Options) -> Iterator[Options]:
@@ -230,7 +367,7 @@ def speak(session: Session, prompt: str, options: Options, stop: tuple[str, ...]
         pieces.append(piece)
     console.out()
     text = "".join(piece.text for piece in pieces)
-    return {"text": text, "tokens": len(pieces[-1].ids), "finish": pieces[-1].finish}
+    return _sample(text, pieces[-1].ids, pieces[-1].finish, options)
 
 
 def converse(session: Session, options: Options, stop: tuple[str, ...]) -> dict[str, Any]:

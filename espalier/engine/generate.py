@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from espalier.engine import recorded
+from espalier.engine.repel import Cosine, Repulsion, table
 from espalier.engine.sampling import Sampling, Source, allowed, choose, source, stream_name
 from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
@@ -37,6 +38,8 @@ class Options:
     """a row ends after one of these"""
     vocab_size: int | None = None
     """ids at or above it are never drawn (a vocabulary padded for speed)"""
+    cosine: Cosine | None = None
+    """first of all, push away tokens like those that just stood there"""
     record: bool = False
     """on a CUDA device, record a step once as a graph and replay it, where the parts allow it"""
 
@@ -93,6 +96,9 @@ class Generation:
         self._starts = [-1] * len(self.live)  # where the cached window of live[i] starts
         self._seen: Tensor | None = None
         self._recorded: recorded.Recorded | None = None
+        self._repulsion: Repulsion | None = None
+        if options.cosine is not None:
+            self._repulsion = Repulsion(table(model).to(self.desk), options.cosine)
         self._recording = options.record
         if options.record:
             recorded.check(self.device)
@@ -129,6 +135,8 @@ class Generation:
     def _draw(self, logits: Float[Tensor, "rows vocab"], rows: list[int]) -> list[int]:
         options, sampling = self.options, self.options.sampling
         logits = allowed(logits, options.vocab_size)
+        if self._repulsion is not None:
+            logits = self._repulsion(logits, [self.history[row] for row in rows])
         where, seen = torch.tensor(rows, device=self.desk), None
         if sampling.repetition_penalty != 1:
             if self._seen is None:
@@ -170,7 +178,7 @@ class Generation:
         distinct = list(dict.fromkeys(windows))
         number = {window: i for i, window in enumerate(distinct)}
         copies = torch.tensor([number[window] for window in windows], device=self.device)
-        ids, positions = _pad(distinct, self.device)
+        ids, positions = pad(distinct, self.device)
         states = None
         # a window that moves at every token leaves nothing worth remembering
         stays = self.options.rule.drop > 1 or any(self._starts[i] == 0 for i in slots)
@@ -246,7 +254,7 @@ def padded(length: int) -> int:
     return -(-length // BUCKET) * BUCKET
 
 
-def _pad(
+def pad(
     windows: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[Int[Tensor, "rows time"], Int[Tensor, "rows time"]]:
     """Ids and positions, padded on the right (position -1)."""

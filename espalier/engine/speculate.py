@@ -75,6 +75,8 @@ class Speculation:
             raise UserError("an empty prompt: give at least one token")
         if options.sampling.rng != "rows":
             raise UserError("a draft cannot draw nanoGPT's tokens: use rng=rows")
+        if options.cosine is not None:
+            raise UserError("a draft knows no cosine penalty: leave one of the two out")
         self.model, self.block_size, self.options, self.draft = model, block_size, options, draft
         self.history = [list(prompt)]
         self.live = [0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from espalier.report import figures, headline, pruning
+from espalier.report import analysis, figures, headline, pruning
 from espalier.report.figures import GREEN, GREY, RUST, Line
 from espalier.report.reading import Story, finite, thin
 from espalier.units import size
@@ -27,6 +27,7 @@ def page(story: Story) -> str:
         ("Along the way", _along(story)),
         ("Samples", _samples(story)),
         ("Pruning", _pruning(story)),
+        ("Analysis", _analysis(story)),
         ("Results", _results(story)),
         ("Events", _events(story)),
         ("Configuration", _configuration(story)),
@@ -143,11 +144,21 @@ def _pruning(story: Story) -> str:
     return pruning.section(story.path.resolve().name, found) if found else ""
 
 
+def _analysis(story: Story) -> str:
+    """The figures of each view that was looked at."""
+    return "".join(
+        f"<figure>{drawn.svg}</figure>"
+        for name, content in story.results.items()
+        if name.startswith("analyze-")
+        for drawn in analysis.figures(content).values()
+    )
+
+
 def _results(story: Story) -> str:
     return "".join(
         f'<p class="label">{escape(name)}</p>{_table(content)}'
         for name, content in story.results.items()
-        if name != "prune"  # has a section of its own
+        if name != "prune" and not name.startswith("analyze-")  # have sections of their own
     )
 
 

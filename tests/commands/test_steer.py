@@ -1,0 +1,64 @@
+"""`espalier sample --save-vector` and `--vector`: a layer's mean output, kept and added."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from espalier import cli
+from tests.pretrained.layouts import write_nanogpt
+
+SYMBOLS = "\n abcdefghijklmnopqrstuvwxyz."
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    stoi = {symbol: i for i, symbol in enumerate(SYMBOLS)}
+    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+    write_nanogpt(folder / "ckpt.pt")
+    return folder
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = cli.main(["sample", *map(str, words), "--device", "cpu"])
+    caught = capsys.readouterr()
+    return code, caught.out, caught.err
+
+
+def save(capsys, source: Path, prompt: str, file: Path) -> str:
+    code, out, err = run(
+        capsys, source, "--prompt", prompt, "--save-vector", file, "--vector-layer", 1
+    )
+    assert (code, out) == (0, "")
+    return err
+
+
+def test_a_vector_is_saved_and_changes_what_is_written(source, capsys, tmp_path):
+    file = tmp_path / "calm.safetensors"
+    said = save(capsys, source, "calm sea", file)
+    assert said == f"wrote layer 1's mean over 8 tokens to {file}\n"
+    words = [source, "--prompt", "a", "--max-new-tokens", 30]
+    plain = run(capsys, *words)
+    assert run(capsys, *words, "--vector", file, "--vector-scale", 0) == plain
+    code, pushed, _ = run(capsys, *words, "--vector", file, "--vector-scale", 50)
+    assert code == 0
+    assert pushed != plain[1]
+
+
+def test_a_vector_minus_itself_changes_nothing(source, capsys, tmp_path):
+    file = tmp_path / "v.safetensors"
+    save(capsys, source, "calm sea", file)
+    words = [source, "--prompt", "a", "--max-new-tokens", 30]
+    assert run(capsys, *words, "--vector", f"{file},{file}") == run(capsys, *words)
+
+
+def test_mistakes_take_one_line(source, capsys, tmp_path):
+    code, _, err = run(capsys, source, "--vector", tmp_path / "none")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot read the vector" in err
+    code, _, err = run(capsys, source, "--save-vector", tmp_path / "v", "--vector-layer", 9)
+    assert (code, "there is no layer 9" in err) == (2, True)
+    code, _, err = run(capsys, source, "--source", 1)
+    assert (code, "no model.steering" in err) == (2, True)
