@@ -16,7 +16,7 @@ BIN := .venv/bin
 INSTALL = $(PYTHON) tools/install.py --torch '$(TORCH)' --index '$(TORCH_INDEX)' --wheels '$(WHEELS)'
 SHAPES := --jaxtyping-packages=espalier,tests.shapes.check
 
-.PHONY: help demo test test-long bench gpu-bundle lint format clean
+.PHONY: help demo test test-long bench gpu-bundle docs-parts lint format clean
 
 help:
 	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-long  the tests that take longer'
 	@echo 'make bench NANOGPT=CHECKOUT TEXT=tinyshakespeare.txt   the benchmarks, one script per claim'
 	@echo 'make gpu-bundle TEXT=tinyshakespeare.txt   what benchmarks/gpu.sh carries to a machine with a GPU and no network'
+	@echo 'make docs-parts write docs/parts.md anew: what each part computes and costs'
 	@echo 'make lint       ruff and mypy --strict alone;  make format  lets ruff mend what it can'
 	@echo 'make clean      remove .venv and every cache'
 
@@ -50,6 +51,9 @@ ifneq ($(and $(NANOGPT),$(TEXT)),)
 	@$(BIN)/python benchmarks/time_to_loss.py $(TEXT) $(NANOGPT)
 endif
 	@$(BIN)/python benchmarks/table.py
+
+docs-parts: .venv/.test
+	@$(BIN)/python tools/parts.py
 
 gpu-bundle:
 	@$(PYTHON) tools/gpu_bundle.py .gpu-bundle $(if $(TEXT),--text '$(TEXT)')

@@ -115,13 +115,13 @@ def load(
     tokenizer: str | None = None,
     device: str | None = None,
 ) -> Loaded:
-    """Open a run, one of its checkpoint folders, nanoGPT's ckpt.pt or a Hugging Face directory.
+    """Open a run, one of its checkpoints, nanoGPT's ckpt.pt, a Hugging Face directory or its id.
 
     `step` chooses a checkpoint of a run (the newest); `tokenizer` takes the place of the one that
     came along: a name, a tokenizer.json, nanoGPT's meta.pkl or a corpus; `device` is the best one
     found. Raises UserError, one line, for anything that is no model.
     """
-    place = Path(path)
+    place = pretrained.locate(path)
     if (place / MANIFEST).is_file() and step is None:
         place, step = _run_and_step(place)
     where = check_device(device or "auto")
@@ -163,12 +163,15 @@ def build(recipe: str, overrides: Sequence[str] = (), device: str = "cpu") -> GP
     return experiment.build(plan, device=device)
 
 
-def adopt(foreign: pretrained.Foreign, corpus: str | None = None) -> Experiment:
+def adopt(
+    foreign: pretrained.Foreign, corpus: str | None = None, recipe: str | None = None
+) -> Experiment:
     """The experiment of weights from elsewhere, so that training can go on.
 
-    The model is as it is; training settings come along as far as they translate.
+    The model is as it is; training settings come along as far as they translate, or are those of
+    `recipe`.
     """
-    recipe = TRAINED_BY.get(foreign.kind)
+    recipe = recipe or TRAINED_BY.get(foreign.kind)
     plan = experiment.load(recipe) if recipe else Experiment()
     for key, value in foreign.settings.items():
         if key in translate.known() and key not in LEFT_BEHIND:

@@ -28,6 +28,7 @@ from espalier.tree import merge
 C = TypeVar("C", bound="Config")
 
 OWN = "A part of your own is a dotted name or a path.py"
+_described: set[str] = set()  # slots whose JSON schema is being written
 
 
 class Config(BaseModel):
@@ -79,14 +80,22 @@ class PartConfig(Config):
         if "slot" not in cls.__dict__ or not cls.slot:
             return handler(schema)
         known = names(cls)
-        parts = []
-        for name in known:
-            part = dict(handler(resolve(cls, name).__pydantic_core_schema__))
-            found = dict(handler.resolve_ref_schema(part))
-            found["properties"] = {"name": {"const": name}} | dict(found.get("properties", {}))
-            found["required"] = ["name", *found.get("required", [])]
-            parts.append(found)
+        parts: list[JsonSchemaValue] = []
+        if cls.slot in _described:  # a part that holds another of its slot: name it, say no more
+            parts = [{"type": "object", "required": ["name"]}]
+        else:
+            _described.add(cls.slot)
+            parts = [cls._describe(name, handler) for name in known]
+            _described.remove(cls.slot)
         return {"anyOf": [{"enum": known}, {"type": "string", "pattern": "[./]"}, *parts]}
+
+    @classmethod
+    def _describe(cls, name: str, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        part = dict(handler(resolve(cls, name).__pydantic_core_schema__))
+        found = dict(handler.resolve_ref_schema(part))
+        found["properties"] = {"name": {"const": name}} | dict(found.get("properties", {}))
+        found["required"] = ["name", *found.get("required", [])]
+        return found
 
     @classmethod
     def _choose(cls, value: Any) -> Self:

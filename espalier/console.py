@@ -89,6 +89,14 @@ def on_terminal(stream: TextIO) -> bool:
     return stream.isatty()
 
 
+def in_colour() -> bool:
+    """May `out` use escape sequences? https://no-color.org, and FORCE_COLOR for pipes."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    stream = sys.stderr if _json else sys.stdout
+    return bool(os.environ.get("FORCE_COLOR")) or on_terminal(stream)
+
+
 def pace(done: float, total: float | None, seconds: float, unit: str) -> str:
     """How far, how fast, how long still: `250 of 2k steps, 31.2 steps/s, 56 s left`."""
     named = f" {unit}" if unit else ""

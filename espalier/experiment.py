@@ -18,8 +18,8 @@ from espalier.durable import read_json
 from espalier.errors import ConfigError, MachineError, UserError, nearest
 from espalier.evaluate.settings import EvaluateConfig
 from espalier.nn.gpt import GPT, GPTConfig, make, sketch
-from espalier.run import Run, verify
-from espalier.train import checkpoint
+from espalier.run import STATE, Run, verify
+from espalier.train import checkpoint, lora
 from espalier.train.settings import TrainConfig
 from espalier.tree import Source, merge, override, parse_value, read_yaml
 from espalier.units import size
@@ -142,15 +142,48 @@ def open_run(path: str | Path, step: int | None = None) -> tuple[GPT, Experiment
         raise UserError(f"{path} has no checkpoint yet; train it: espalier train --resume {path}")
     experiment = decode(Experiment, run.config)
     model = experiment.model.build()
-    checkpoint.load_model(model, folder)
+    load_weights(model, experiment, run, folder)
     return model, experiment, tokenizer_of(run, experiment), run
 
 
+def load_weights(model: GPT, experiment: Experiment, run: Run, folder: Path) -> None:
+    """Fill a model from a checkpoint of its run, adapters merged into the weights beside them."""
+    base = read_json(folder / STATE).get("base")
+    if base is None or experiment.train.lora is None:
+        checkpoint.load_model(model, folder)
+        return
+    lora.adapt(model, experiment.train.lora, experiment.seed)
+    lora.load_base(model, run.path, base)
+    checkpoint.load_model(model, folder)
+    lora.merge(model)
+
+
+def begun_from(experiment: Experiment, source: str) -> Experiment:
+    """`experiment` with the model of `source`, whose weights it starts from.
+
+    `source` is a run, nanoGPT's ckpt.pt, a Hugging Face directory or a cached id.
+    """
+    if (Path(source) / "config.yaml").is_file():
+        shape = decode(Experiment, Run.open(source).config).model
+    else:
+        shape = pretrained.read(source).config
+    return refine(experiment, {"model": encode(shape), "train": {"init": source}})
+
+
+def with_room(experiment: Experiment) -> Experiment:
+    """The experiment with ids for every token of its corpus, where its model is `train.init`'s."""
+    if experiment.data.corpus is None or experiment.model.vocab_size is None:
+        return experiment
+    needed = Corpus.open(experiment.data.corpus).vocab_size
+    most = max(needed, experiment.model.vocab_size)
+    return refine(experiment, {"model": {"vocab_size": most}})
+
+
 def weights_of(source: str | Path) -> GPT:
-    """The model of a run, of nanoGPT's ckpt.pt, or of a Hugging Face directory."""
+    """The model of a run, of nanoGPT's ckpt.pt, or of a Hugging Face directory or id."""
     if (Path(source) / "config.yaml").is_file():
         return open_run(source)[0]
-    return pretrained.read(Path(source)).build()
+    return pretrained.read(source).build()
 
 
 def tokenizer_of(run: Run, experiment: Experiment) -> Tokenizer:

@@ -15,8 +15,7 @@ from espalier import device as machine
 from espalier.cost import prices
 from espalier.cost.prices import Price
 from espalier.data.corpus import Corpus
-from espalier.data.loader import batch
-from espalier.data.order import Order
+from espalier.data.loader import batch, ordered
 from espalier.errors import UserError
 from espalier.experiment import Experiment, build, with_vocabulary
 from espalier.train import setup
@@ -94,7 +93,7 @@ def _batch(plan: Experiment, number: int) -> tuple[Tensor, Tensor]:
     block = plan.model.block_size
     if plan.data.corpus is not None:
         tokens = Corpus.open(plan.data.corpus).train
-        order = Order(len(tokens), block, plan.seed)
+        order = ordered(tokens, block, plan.seed)
         return batch(tokens, order, number * rows, rows, block)
     assert plan.model.vocab_size is not None
     ids = torch.randint(plan.model.vocab_size, (rows, block + 1))

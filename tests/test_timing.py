@@ -20,7 +20,9 @@ def plan() -> Experiment:
 
 
 def test_time_and_cost_follow_from_the_throughput() -> None:
-    price = prices.Price(device="x", dollars=3.0, as_of="2026-01", source="a list")
+    price = prices.Price(
+        device="x", label="X", tflops=1, memory=1, dollars=3.0, as_of="2026-01", source="a list"
+    )
     found = Timing("cuda: X", "bf16", 50, 32_768, 0.5, 10**9, 2_000_000_000, price)
     assert found.tokens_per_s == 65_536
     assert found.seconds == pytest.approx(30_517.6, abs=0.1)

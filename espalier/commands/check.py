@@ -31,7 +31,7 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
     with uncollected():
         from espalier import experiment
         from espalier.cost import count
-        from espalier.train import setup
+        from espalier.train import setup, stages
     from espalier.config import digest, encode
     from espalier.nn.gpt import sketch
     from espalier.tree import dump
@@ -43,12 +43,14 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
         console.out(dump(encode(plan)).rstrip())
         return encode(plan)
     step = plan.data.batch_size * plan.train.gradient_accumulation_steps * plan.model.block_size
-    setup.rate(plan.train, setup.horizon(plan.train, step))  # refuses what training would refuse
+    updates = setup.horizon(plan.train, step)
+    setup.rate(plan.train, updates)  # refuses what training would refuse
     model = sketch(plan.model)
     sizes = count.parameters(model)
     work = count.flops(model, plan.model.block_size)
     need = count.memory(model, plan.data.batch_size, plan.model.block_size)
-    tokens = plan.train.target_tokens or step * plan.train.max_iters
+    micro = plan.data.batch_size * plan.model.block_size
+    tokens = stages.micro_batches(plan.train, updates) * micro
     found: dict[str, Any] = {
         "recipe": recipe,
         "hash": digest(plan),
@@ -77,8 +79,8 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
         },
         "training": {
             "tokens_per_step": step,
-            "tokens": int(tokens),
-            "flops": int(tokens) * work.train,
+            "tokens": tokens,
+            "flops": tokens * work.train,
         },
     }
     for line in _lines(found):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from espalier.train.events import Event, Started, Stepped
 
 ONCE = Parameter(negative=())
+FINETUNE = "finetune"  # the recipe of --init where none is named
 
 
 def train(
@@ -29,6 +30,7 @@ def train(
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
     out: Path | None = None,
+    init: str | None = None,
     resume: Path | None = None,
     overwrite: Annotated[bool, ONCE] = False,
     device: str = "auto",
@@ -48,6 +50,8 @@ def train(
         path=value, such as train.learning_rate=3e-4; or nanoGPT's --key=value.
     out
         The run directory to make. Left out, runs/RECIPE-HASH.
+    init
+        Fine-tune this: a run, a Hugging Face directory or id (gpt2), a ckpt.pt. The model is its.
     resume
         Go on with this run; overrides may move its end, such as train.max_iters=4000.
     overwrite
@@ -67,9 +71,17 @@ def train(
             raise UserError("--resume goes on in the run's own directory: leave --out out")
         words = [*([recipe] if recipe else []), *overrides]
         return _resume(resume, words, device)
+    if recipe is not None and init is not None and "=" in recipe:
+        overrides, recipe = (recipe, *overrides), None
+    if recipe is None and init is not None:
+        recipe = FINETUNE
     if recipe is None:
         raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
-    plan = experiment.load(recipe, overrides)
+    if init is None:
+        plan = experiment.load(recipe, overrides)
+    else:
+        begun = experiment.begun_from(experiment.load(recipe), init)
+        plan = experiment.with_room(experiment.apply(begun, overrides))
     if timing_steps is not None:
         return _time(plan, timing_steps, device)
     place = out or translate.out_dir(recipe, overrides)

@@ -1,38 +1,61 @@
 """Other people's weights: key tables in, and out again. One file per format.
 
-`read` takes nanoGPT's and WiggleGPT's ckpt.pt, BioGPT's biogpt_*.pt and Hugging Face directories
-of GPT-2 and GPT-NeoX (Pythia); `kind` says which family a path is of, without reading weights.
+`read` takes nanoGPT's and WiggleGPT's ckpt.pt, BioGPT's biogpt_*.pt, nanochat's model_*.pt, Hugging
+Face directories of GPT-2, GPT-NeoX (Pythia), Llama and nanochat, and ids of such in its cache;
+`kind` says which family a path is of, without reading weights.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from espalier.errors import UserError
 from espalier.pretrained import files
 from espalier.pretrained.foreign import Foreign, fill
+from espalier.pretrained.hub import locate
 
-__all__ = ["Foreign", "Kind", "fill", "kind", "read"]
+__all__ = ["Foreign", "Kind", "fill", "kind", "locate", "read"]
 
-Kind = Literal["nanogpt", "gpt2", "gpt_neox"]
+Kind = Literal["nanogpt", "gpt2", "gpt_neox", "llama", "nanochat"]
+PUBLISHED: dict[str, Kind] = {
+    "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
+    "llama": "llama",
+    "nanochat": "nanochat",
+}
 
 
 def kind(path: Path) -> Kind | None:
     """Which format stands at `path`; None for anything else, such as a run."""
+    from espalier.pretrained import nanochat
+
+    if (path / "config.json").is_file():
+        return PUBLISHED.get(str(files.read_json(path / "config.json").get("model_type")))
+    if path.exists() and nanochat.meta(path):
+        return "nanochat"
     if path.is_file():
         return "nanogpt" if path.suffix in {".pt", ".pth", ".bin"} else None
-    if (path / "config.json").is_file():
-        found = files.read_json(path / "config.json").get("model_type")
-        return found if found in {"gpt2", "gpt_neox"} else None
     return "nanogpt" if (path / "ckpt.pt").is_file() else None
 
 
-def read(path: Path) -> Foreign:
+def read(source: str | Path) -> Foreign:
     """Configuration, weights and whatever else is there to go on from.
+
+    `source` is a path, or the id of a model in the Hugging Face cache: EleutherAI/pythia-70m@step1.
 
     Raises UserError, one line, for what is missing, damaged, or of another kind.
     """
-    from espalier.pretrained import biogpt, gpt2, gpt_neox, nanogpt, wigglegpt
+    from espalier.pretrained import (
+        biogpt,
+        gpt2,
+        gpt_neox,
+        llama,
+        nanochat,
+        nanogpt,
+        wigglegpt,
+    )
 
+    path = locate(source)
     found = kind(path)
     if found is None:
         raise UserError(refusal(path))
@@ -43,7 +66,13 @@ def read(path: Path) -> Foreign:
             return biogpt.interpret(held, file)
         whole = nanogpt.checked(held, file)
         return nanogpt.interpret(whole, file, wigglegpt.dialect(whole, file) or nanogpt.Dialect())
-    return gpt2.read(path) if found == "gpt2" else gpt_neox.read(path)
+    readers: dict[Kind, Callable[[Path], Foreign]] = {
+        "gpt2": gpt2.read,
+        "gpt_neox": gpt_neox.read,
+        "llama": llama.read,
+        "nanochat": nanochat.read,
+    }
+    return readers[found](path)
 
 
 def refusal(path: Path) -> str:
@@ -53,9 +82,12 @@ def refusal(path: Path) -> str:
     if path.is_file():
         files.check(path)  # says more, where it can
         if path.suffix == ".safetensors":
-            return f"{path} holds tensors alone: give the directory, with its config.json"
+            return (
+                f"{path} holds tensors alone: give the directory, with its config.json, or the "
+                "recipe of its model: espalier import FILE --recipe NAME"
+            )
         return f"{path} is no checkpoint: a run, nanoGPT's ckpt.pt or a Hugging Face directory"
     if (path / "config.json").is_file():
         model = files.read_json(path / "config.json").get("model_type")
-        return f"{path} holds a {model} model; of Hugging Face's, gpt2 and gpt_neox are read"
+        return f"{path} holds a {model} model; of Hugging Face's, {', '.join(PUBLISHED)} are read"
     return f"{path} holds no model: neither config.yaml, config.json nor ckpt.pt is in it"

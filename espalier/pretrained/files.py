@@ -62,7 +62,10 @@ def read_torch(file: Path) -> Any:
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """The weights of a Hugging Face directory: safetensors or torch files, whole or in shards."""
-    for name, read in (("model.safetensors", _safetensors), ("pytorch_model.bin", _torch_tensors)):
+    for name, read in (
+        ("model.safetensors", read_safetensors),
+        ("pytorch_model.bin", _torch_tensors),
+    ):
         if (folder / name).is_file():
             return read(folder / name)
         index = folder / f"{name}.index.json"
@@ -75,7 +78,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     raise UserError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin")
 
 
-def _safetensors(file: Path) -> dict[str, Tensor]:
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of one file; UserError where it is none."""
     check(file)
     try:
         return load_file(file)

@@ -35,6 +35,7 @@ ACTIVATIONS: dict[str, Any] = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
+    "relu2": "relu2",
 }
 MUST = {
     "scale_attn_weights": True,

@@ -45,8 +45,10 @@ def _named(chosen: str) -> Tokenizer:
 def _beside(foreign: Foreign) -> Tokenizer | None:
     if foreign.kind not in {"nanogpt", "wigglegpt"}:
         place = foreign.path.parent if foreign.path.is_file() else foreign.path
-        file = place / "tokenizer.json"
-        return choose(str(file)) if file.is_file() else None
+        if (place / "tokenizer.json").is_file():
+            return choose(str(place / "tokenizer.json"))
+        pieces = place / "tokenizer.model"
+        return choose(f"sentencepiece:{pieces}") if pieces.is_file() else None
     folders = [foreign.path.parent]
     if isinstance(dataset := foreign.settings.get("dataset"), str):
         folders += [Path("data") / dataset, foreign.path.parent.parent / "data" / dataset]

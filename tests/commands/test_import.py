@@ -169,7 +169,7 @@ def test_a_hugging_face_folder_becomes_a_run(tmp_path, capsys):
     out = tmp_path / "run"
     words = ["import", str(tmp_path / "hf"), "--out", str(out), "--tokenizer", "byte"]
     assert cli.main(words) == 0
-    assert f"train.init={out}" in capsys.readouterr().out
+    assert f"espalier train --init {out} data.corpus=DIR" in capsys.readouterr().out
     assert Run.open(out).steps() == [0]
     ids = torch.arange(16)[None]
     with torch.no_grad():
