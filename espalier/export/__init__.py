@@ -1,0 +1,1 @@
+"""Models as other programs read them: transformers directories, safetensors, GGUF, the hub."""

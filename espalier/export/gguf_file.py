@@ -1,0 +1,205 @@
+"""GGUF files (GPT-2, GPT-NeoX and Llama) through the `gguf` package, as llama.cpp reads them.
+
+The three architectures are those of transformers' classes: matrices lie (out, in) here, GPT-NeoX's
+queries, keys and values one after another, Llama's queries and keys with the two halves of a
+rotated pair side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from espalier.config import encode
+from espalier.data.tokenizer.base import Tokenizer
+from espalier.data.tokenizer.ranks import byte_aliases
+from espalier.data.tokenizer.tiktoken import CL100K, O200K, R50K
+from espalier.errors import UserError, need
+from espalier.export import tokenizers
+from espalier.export.native import Native
+from espalier.pretrained import gpt2, gpt_neox
+from espalier.pretrained.table import Row, rows
+
+Rounding = Literal["f32", "f16", "q8_0"]
+BLOCK = 32  # numbers that share a scale in q8_0
+ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama"}
+# What llama.cpp computes in each; a GGUF file cannot say otherwise.
+ACTIVATIONS = {"gpt2": "gelu", "gpt_neox": "gelu", "llama": "silu"}
+Array = NDArray[Any]
+# llama.cpp's names of the patterns that split a text before its pairs are joined.
+SPLITS = {R50K: "gpt-2", CL100K: "llama-bpe", O200K: "gpt-4o"}
+
+
+def rounded(weights: Mapping[str, Tensor], rounding: Rounding) -> dict[str, Tensor]:
+    """Our tensors as they come back from a file, in fp32.
+
+    Rows of ours are rows of the file, if in another order, and each row is rounded by itself.
+    """
+    quants = need("gguf", "gguf").quants
+    found = {}
+    for name, tensor in weights.items():
+        kind = kept_as(name, tuple(tensor.shape), rounding)
+        stored = quants.quantize(tensor.float().numpy(), kind)
+        found[name] = torch.from_numpy(quants.dequantize(stored, kind).copy())
+    return found
+
+
+def kept_as(name: str, shape: tuple[int, ...], rounding: Rounding) -> Any:
+    """How a tensor is kept: vectors and positions in fp32, matrices as asked where they divide."""
+    kinds = need("gguf", "gguf").GGMLQuantizationType
+    whole = len(shape) < 2 or "position" in name or (rounding == "q8_0" and shape[-1] % BLOCK)
+    return kinds.F32 if whole else kinds[rounding.upper()]
+
+
+def write(
+    model: Native,
+    weights: Mapping[str, Tensor],
+    rounding: Rounding,
+    speaks: Tokenizer | None,
+    to: Path,
+) -> list[str]:
+    """The file of a model with `weights` (ours); remarks for whoever runs it with llama.cpp.
+
+    Raises UserError for what the format has no words for, RuntimeError where it reads otherwise.
+    """
+    gguf = need("gguf", "gguf")
+    require_activation(model)
+    writer = gguf.GGUFWriter(to, ARCHITECTURES[model.family.name])
+    remarks = [*describe(writer, model, rounding), *spell(writer, speaks)]
+    stored = {}
+    for name, tensor in tensors(model, weights).items():
+        kind = kept_as(name, tensor.shape, rounding)
+        stored[name] = gguf.quants.quantize(np.ascontiguousarray(tensor), kind)
+        writer.add_tensor(name, stored[name], raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    back = {one.name: one.data for one in gguf.GGUFReader(to).tensors}
+    alike = (back[name].tobytes() == data.tobytes() for name, data in stored.items())
+    if back.keys() != stored.keys() or not all(alike):
+        raise RuntimeError(f"{to} does not give back what was written")
+    return remarks
+
+
+def require_activation(model: Native) -> None:
+    """UserError for an activation that llama.cpp's architecture does not compute."""
+    family, chosen = model.family.name, encode(model.model)["block"]["ffn"]["activation"]["name"]
+    if chosen != ACTIVATIONS[family]:
+        raise UserError(
+            f"GGUF's {ARCHITECTURES[family]} computes {ACTIVATIONS[family]}, and this model has "
+            f"{chosen}: export it --to hf"
+        )
+
+
+def describe(writer: Any, model: Native, rounding: Rounding) -> list[str]:
+    """The sizes and options, as metadata."""
+    tree, remarks = encode(model.model), []
+    block, each = tree["block"], tree["n_embd"] // tree["n_head"]
+    writer.add_name("espalier")
+    writer.add_block_count(tree["n_layer"])
+    writer.add_context_length(tree["block_size"])
+    writer.add_embedding_length(tree["n_embd"])
+    writer.add_feed_forward_length(block["ffn"]["width"])
+    writer.add_head_count(tree["n_head"])
+    writer.add_vocab_size(tree["vocab_size"])
+    writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7}[rounding])  # of llama.h
+    if model.family.name == "llama":
+        writer.add_head_count_kv(block["attention"]["n_kv_head"])
+        writer.add_layer_norm_rms_eps(block["norm"]["eps"])
+    else:
+        writer.add_layer_norm_eps(block["norm"]["eps"])
+        if block["ffn"]["activation"]["approximate"] == "none":
+            remarks.append("llama.cpp computes gelu by its tanh approximation, this model exactly")
+    if model.family.name == "gpt_neox":
+        writer.add_parallel_residual(block["name"] == "parallel")
+    if tree["position"]["name"] == "rotary":
+        writer.add_rope_dimension_count(int(each * tree["position"]["fraction"]))
+        writer.add_rope_freq_base(tree["position"]["theta"])
+    return remarks
+
+
+def spell(writer: Any, tokenizer: Tokenizer | None) -> list[str]:
+    """The vocabulary, where it is of bytes and pairs; else the file has none, and a remark."""
+    tree = None if tokenizer is None else tokenizers.tree(tokenizer)
+    if tokenizer is None or tree is None or not _of_bytes(tree):
+        writer.add_tokenizer_model("no_vocab")
+        return ["the file has no vocabulary: its format knows none of this tokenizer's kind"]
+    special = {one["id"]: one["content"] for one in tree["added_tokens"]}
+    named = {i: token for token, i in tree["model"]["vocab"].items()} | special
+    kinds = need("gguf", "gguf").TokenType
+    every = range(max(named) + 1)
+    writer.add_tokenizer_model("gpt2")
+    split = _split(tree)
+    writer.add_tokenizer_pre(split or "default")
+    writer.add_token_list([named.get(i, f"<unused_{i}>") for i in every])
+    types = {True: kinds.NORMAL, False: kinds.UNUSED}
+    writer.add_token_types([kinds.CONTROL if i in special else types[i in named] for i in every])
+    pairs = tree["model"]["merges"]
+    writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in pairs])
+    if tokenizer.eot is not None:
+        writer.add_bos_token_id(tokenizer.eot)
+        writer.add_eos_token_id(tokenizer.eot)
+    writer.add_add_bos_token(False)
+    if split or not pairs:
+        return []
+    return ["llama.cpp does not know how this tokenizer splits text into words"]
+
+
+def _of_bytes(tree: dict[str, Any]) -> bool:
+    """Is it pairs of GPT-2's stand-ins for bytes?"""
+    model = tree["model"]
+    return model.get("type") == "BPE" and set(byte_aliases()) <= set(model["vocab"])
+
+
+def _split(tree: dict[str, Any]) -> str | None:
+    """llama.cpp's name of how a text is cut into words."""
+    steps = tree["pre_tokenizer"] or {}
+    for step in steps.get("pretokenizers", [steps]):
+        if step.get("type") == "Split":
+            return SPLITS.get(step["pattern"].get("Regex", ""))
+        if step.get("type") == "ByteLevel" and step.get("use_regex", True):
+            return SPLITS[R50K]
+    return None
+
+
+def tensors(model: Native, weights: Mapping[str, Tensor]) -> dict[str, Array]:
+    """By GGUF's names, in its layout."""
+    gguf, family = need("gguf", "gguf"), model.family.name
+    tree = encode(model.model)
+    theirs = model.tensors(weights)
+    arch = gguf.MODEL_ARCH[ARCHITECTURES[family].upper()]
+    names = gguf.get_tensor_name_map(arch, tree["n_layer"])
+    ours = {row.theirs: row.ours for row in _joined(family, model)}
+    complete = model.complete(weights)
+    found: dict[str, Array] = {}
+    for key in theirs:
+        name = names.get_name(key, try_suffixes=(".weight", ".bias"))
+        assert name is not None, f"{key} has no name in GGUF"
+        tensor = complete[ours[key]] if key in ours else theirs[key]  # matrices lie as ours do
+        if family == "llama" and ("q_proj" in key or "k_proj" in key):
+            heads = tree["n_head"] if "q_proj" in key else tree["block"]["attention"]["n_kv_head"]
+            tensor = neighbours(tensor, heads)
+        found[name] = tensor.contiguous().numpy()
+    return found
+
+
+def neighbours(tensor: Tensor, heads: int) -> Tensor:
+    """Rows of each head's two halves in turn: 0, w/2, 1, w/2 + 1, …"""
+    apart = tensor.reshape(heads, 2, -1, *tensor.shape[1:])
+    return apart.transpose(1, 2).reshape(tensor.shape)
+
+
+def _joined(family: str, model: Native) -> list[Row]:
+    """The rows of the families whose published layout is not GGUF's."""
+    if family == "gpt2":
+        return rows(gpt2.TABLE, model.model)
+    if family == "gpt_neox":
+        return rows(gpt_neox.table(model.model.n_head), model.model)
+    return []
