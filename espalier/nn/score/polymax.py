@@ -34,8 +34,11 @@ class Polymax(Alone):
         (self.x0, self.y0), self.exponent = corner, exponent
 
     def weigh(self, scores: Tensor) -> Tensor:
-        line = self.y0 * (1 - scores.clamp(self.x0, 0) / self.x0)
         above = scores > 0
         # a root of a hidden branch would have an infinite gradient
         curve = torch.where(above, scores, 1.0) ** self.exponent
-        return torch.where(above, self.y0 + curve, line)
+        return torch.where(above, self.y0 + curve, self.line(scores))
+
+    def line(self, scores: Tensor) -> Tensor:
+        """The weights of scores that are not above 0."""
+        return self.y0 * (1 - scores.clamp(self.x0, 0) / self.x0)

@@ -3,41 +3,19 @@
 Experimental: at x0 it falls from 2 y0 to 0.
 """
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
-from espalier.nn.rows import Alone
-from espalier.nn.slots import Dims, Part, ScoreConfig
+from espalier.nn.score.polymax import Polymax, PolymaxConfig
+from espalier.nn.slots import Dims, Part
 
 
-class VpolymaxConfig(ScoreConfig):
+class VpolymaxConfig(PolymaxConfig):
     """(s^power + y0 above 0; y0 (1 + s / x0) from x0 to 0; 0 below x0) / divisor"""
-
-    x0: float = Field(-100.0, lt=0)
-    """where the line ends"""
-    y0: float = Field(1.0, ge=0)
-    """the value at 0"""
-    power: float = Field(2.0, gt=0)
-    divisor: float = Field(1000.0, gt=0)
-    by_length: bool = False
-    """divide by the number of visible keys too"""
 
     def build(self, dims: Dims, layer: int) -> Part:
         return Vpolymax((self.x0, self.y0), self.power, self.divisor, self.by_length)
 
 
-class Vpolymax(Alone):
-    special = {"compare": 2}
-
-    def __init__(
-        self, corner: tuple[float, float], exponent: float, divisor: float, by_length: bool
-    ):
-        super().__init__(divisor, by_length)
-        (self.x0, self.y0), self.exponent = corner, exponent
-
-    def weigh(self, scores: Tensor) -> Tensor:
-        line = (self.y0 * (1 + scores / self.x0)).masked_fill(scores < self.x0, 0.0)
-        above = scores > 0
-        curve = torch.where(above, scores, 1.0) ** self.exponent
-        return torch.where(above, self.y0 + curve, line)
+class Vpolymax(Polymax):
+    def line(self, scores: Tensor) -> Tensor:
+        return (self.y0 * (1 + scores / self.x0)).masked_fill(scores < self.x0, 0.0)
