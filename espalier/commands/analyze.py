@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from espalier.data.tokens import Tokens
 
 FORMAT = "espalier-analyze-1"
+NOTHING = Asked()
 ONCE = Parameter(negative=())
 MANY = Parameter(negative=(), consume_multiple=False)
 SHORT = (
@@ -88,7 +89,7 @@ def analyze(
     *,
     view: View = "neurons",
     on: On = On(),
-    asked: Annotated[Asked, Parameter(name="*")] = Asked(),
+    asked: Annotated[Asked, Parameter(name="*")] = NOTHING,
     shown: Shown = Shown(),
 ) -> dict[str, Any]:
     """Look inside a run, or list all runs below a directory; results stand in RUN/results/.
@@ -215,9 +216,7 @@ def _open(run: Path, step: int | None, on: On) -> Loaded:
     return api.load(run, step=step, device=on.device)
 
 
-def _text(
-    loaded: Loaded, on: On, split: str = "val"
-) -> tuple[Tokens, NDArray[np.int64], int]:
+def _text(loaded: Loaded, on: On, split: str = "val") -> tuple[Tokens, NDArray[np.int64], int]:
     """The windows to pass: tokens, starts, block size."""
     from espalier.data.corpus import Corpus
     from espalier.data.loader import windows

@@ -1,0 +1,1 @@
+"""What a trained model does inside: neurons, activations, weights, and tables of many runs."""
