@@ -56,6 +56,7 @@ class PartConfig(Config):
     slot: ClassVar[str] = ""
     places: ClassVar[tuple[str, ...]] = ()  # where a model holds such a part: paths below `model`
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # fields the contract suite tries too
+    small: ClassVar[Mapping[str, Any]] = {}  # and those that it makes a large part small with
     chosen: ClassVar[str] = ""  # the name of a part that lives outside the package
 
     def __init_subclass__(cls, slot: str = "", **kwargs: Any) -> None:

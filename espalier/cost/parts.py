@@ -20,6 +20,7 @@ DEPTH = 12
 WHERE = "one layer of GPT-2's smallest size (a stack: its 12 layers), 1,024 tokens"
 LAYER = "trunk.stack.blocks.0"
 PLACES = {
+    "front": "trunk.front",
     "embed": "trunk.embed",
     "steering": f"{LAYER}.steering",
     "position": "trunk.position",

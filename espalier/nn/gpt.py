@@ -17,6 +17,8 @@ from espalier.nn.slots import (
     Dims,
     Embed,
     EmbedConfig,
+    Front,
+    FrontConfig,
     Head,
     HeadConfig,
     NormConfig,
@@ -64,6 +66,8 @@ class GPTConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     bias: bool = True
     init: InitConfig = InitConfig()
+    front: FrontConfig | None = None
+    """what reads images"""
     embed: EmbedConfig = default("learned")
     position: PositionConfig = default("learned")
     block: BlockConfig = default("prenorm")
@@ -139,6 +143,8 @@ class GPTConfig(Config):
             head,
             dims.dropout,
         )
+        if self.front is not None:
+            trunk.front = self.front.build(dims)
         return GPT(trunk, head)
 
 
@@ -170,18 +176,28 @@ class Trunk(Part):
     ):
         super().__init__()
         self.embed, self.position, self.stack, self.norm = embed, position, stack, norm
+        self.front: Front | None = None
         self.learners = (head,) if isinstance(head, Head) else ()  # a tuple: the GPT owns it
         self.dropout = dropout
 
     def forward(self, ids: Int[Tensor, "batch time"], now: Pass) -> Float[Tensor, "batch time d"]:
         now.position, now.ids = self.position, ids
-        x = self.position.add(self.embed(ids, now), now)
+        x = self.position.add(self.see(self.embed(ids, now), now), now)
         x = self.stack(drop(x, self.dropout, self.training), now)
         x = x if self.norm is None else self.norm(x, now)
         if self.training and now.states is None:
             for head in self.learners:
                 head.learn(x, ids, now)
         return x
+
+    def see(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
+        """Features of the images of a pass in place of its tokens, where `now.slots` says so."""
+        if not now.images:
+            return x
+        assert self.front is not None, "a pass with images, but model.front is not set"
+        assert now.slots is not None, "a pass with images, but no slots"
+        features = self.front(now.images, now).to(x.dtype)
+        return torch.where((now.slots >= 0)[..., None], features[now.slots.clamp(min=0)], x)
 
 
 class GPT(Part):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from espalier.config import PartConfig
 from espalier.native import dropout as native
-from espalier.nn.state import Pass
+from espalier.nn.state import Image, Pass
 
 Role = Literal["matrix", "embedding", "vector"]
 
@@ -86,6 +86,14 @@ class Head(Part):
         self, hidden: Float[Tensor, "batch time d"], ids: Int[Tensor, "batch time"], now: Pass
     ) -> None:
         """Called by the trunk in training, with its output: add auxiliary losses to the pass."""
+        raise NotImplementedError
+
+
+class Front(Part):
+    """Images to vectors that stand in the residual stream as tokens do."""
+
+    def forward(self, images: Sequence[Image], now: Pass) -> Float[Tensor, "features d"]:
+        """The features of every image of a pass, one image after the other."""
         raise NotImplementedError
 
 
@@ -195,6 +203,15 @@ class EmbedConfig(PartConfig, slot="espalier.nn.embed"):
     places = ("embed",)
 
     def build(self, dims: Dims) -> Embed:
+        raise NotImplementedError
+
+
+class FrontConfig(PartConfig, slot="espalier.nn.front"):
+    """Images to vectors in the residual stream, put where `now.slots` says: (pixels, now) -> x."""
+
+    places = ("front",)
+
+    def build(self, dims: Dims) -> Front:
         raise NotImplementedError
 
 

@@ -7,7 +7,7 @@ frame of its own. Shared layers, a second pass and parallel neurons need no code
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from espalier.nn.slots import Position
 
 S = TypeVar("S")
+
+Image = tuple[Tensor, Tensor | None]
+"""Pixels in [-1, 1]: the whole (3, side, side), and its tiles (rows, columns, 3, side, side)."""
 
 
 class State:
@@ -72,6 +75,8 @@ class Pass:
         self.position: Position | None = None  # the trunk's, for attention to turn and bias with
         self.tables: tuple[Tensor, ...] = ()  # what `position` computed once for this pass
         self.ids: Tensor | None = None  # the trunk's, for stacks that look tokens up again
+        self.images: Sequence[Image] = ()  # of all rows, in order
+        self.slots: Tensor | None = None  # (batch, time): which feature of theirs; -1: the token
         self.values: Tensor | None = None  # (batch, time, features) that attention adds to its own
         self.losses: dict[str, Tensor] = {}
         self.told: dict[str, list[Tensor]] | None = {} if listening else None
@@ -146,6 +151,15 @@ def _run(
         "a layer must ask for the same states in the same order every pass"
     )
     return x, inner.losses, inner.told or {}
+
+
+def seeing(now: Pass, images: Sequence[Image], slots: Tensor) -> Pass:
+    """The pass with images in it: position (row, time) is their feature `slots[row, time]`.
+
+    The features of all images are counted through; -1 stands for the token of `ids`.
+    """
+    now.images, now.slots = images, slots
+    return now
 
 
 def at(

@@ -99,7 +99,8 @@ def cases() -> list[Case]:
             config = decode_part(base, name)
             for fields in ({}, *config.variants):
                 what = ",".join(f"{key}={value}" for key, value in fields.items())
-                found.append(Case(f"{kind}.{name}({what})", place(base, {"name": name, **fields})))
+                part = {"name": name, **config.small, **fields}
+                found.append(Case(f"{kind}.{name}({what})", place(base, part)))
     return found + [
         replace(case, label=f"{case.label} native", native=True)
         for case in found

@@ -1,0 +1,1 @@
+"""Slot: images to vectors in the residual stream."""

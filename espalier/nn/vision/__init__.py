@@ -1,0 +1,1 @@
+"""What encoders of images are made of."""
