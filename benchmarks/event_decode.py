@@ -160,11 +160,15 @@ def table(weights: str, found: list[tuple[float, float, float]], others: list[fl
 
 
 def verdict(found: list[tuple[float, float, float]]) -> str:
-    """From which share on skipping gains more than NOISE at each share tried."""
+    """From which share on skipping gains more than noise, at each share tried.
+
+    With nothing silent there is nothing to gain: what differs there is noise too.
+    """
     gains = [whole / skip - 1 for _, skip, whole in found]
-    good = [i for i in range(len(gains)) if min(gains[i:]) > NOISE]
+    noise = max(NOISE, abs(gains[0]))
+    good = [i for i in range(1, len(gains)) if min(gains[i:]) > noise]
     if not good:
-        return f"No gain here: at no share does it stay above {100 * NOISE:.0f} %."
+        return f"No gain here: at no share does it stay above {100 * noise:.0f} %."
     return f"It pays from {100 * found[good[0]][0]:.0f} % silent on, of the shares tried."
 
 

@@ -10,6 +10,7 @@ import yaml
 from espalier.errors import ConfigError
 
 Path_ = tuple[str, ...]
+_BETWEEN = re.compile(r"^---(?=\s|\Z)", re.MULTILINE)  # two documents of one file
 
 
 class Source(NamedTuple):
@@ -60,12 +61,7 @@ _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
 def read_yaml(file: Path) -> Source:
     """Read a mapping; every problem is a ConfigError that names file and line."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}") from None
+    text = _text_of(file)
     lines: dict[Path_, int] = {}
     tree = _compose(text, str(file), lines)
     if tree is None:
@@ -73,6 +69,29 @@ def read_yaml(file: Path) -> Source:
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: a recipe is a mapping, got {type(tree).__name__}")
     return Source(tree, lines)
+
+
+def read_documents(file: Path) -> list[tuple[Any, dict[Path_, int]]]:
+    """Every document of a YAML file, whatever it holds, with the line of each path."""
+    found = []
+    whole, start = _text_of(file), 0
+    for end in [*(mark.start() for mark in _BETWEEN.finditer(whole)), len(whole)]:
+        lines: dict[Path_, int] = {}
+        before = "\n" * whole.count("\n", 0, start)
+        tree = _compose(before + _BETWEEN.sub("", whole[start:end], count=1), str(file), lines)
+        if tree is not None:
+            found.append((tree, lines))
+        start = end
+    return found
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}") from None
 
 
 def parse_value(text: str) -> Any:

@@ -1,0 +1,247 @@
+"""`espalier sweep FILE`: many runs of one file, on the workers of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from espalier import console
+from espalier.errors import MachineError, UserError
+from espalier.starting import uncollected
+from espalier.units import count, duration, size
+
+if TYPE_CHECKING:
+    from espalier.study.book import Book
+    from espalier.study.plan import Trial
+    from espalier.study.pool import Event, Pool, SetAside
+    from espalier.study.size import Size
+    from espalier.study.table import Point
+    from espalier.study.worker import Worker
+
+SHOWN = 20  # rows of the table
+
+
+def sweep(
+    file: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    out: Path | None = None,
+    workers: int = 1,
+    device: str = "auto",
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+) -> dict[str, Any]:
+    """Train every combination of a sweep file; call it again to go on where it stopped.
+
+    Example: espalier sweep examples/wigglegpt-grid.yaml data.corpus=data/openwebtext --dry-run
+
+    Parameters
+    ----------
+    file
+        YAML or JSON: recipe, seeds, set and grid; or a file of ReaLLM-Forge's run_experiments.
+    overrides
+        path=value, on top of every trial.
+    out
+        The study's directory. Left out, studies/NAME-OF-FILE.
+    workers
+        Trials at a time; the machine's threads are divided among them.
+    device
+        cpu, cuda (all there are, in turn), cuda:1, mps; left out, the best there is.
+    dry_run
+        Check everything and say what it would take; run nothing.
+    """
+    with uncollected():
+        from espalier.study import plan
+        from espalier.study import size as sizing
+    from espalier.study.book import Book
+
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}")
+    trials = plan.read(file, overrides)
+    console.say(f"checking {len(trials)} trials ...")
+    sizes = sizing.sizes(trials)
+    book = Book(out or Path("studies") / file.stem)
+    crew, room = _crew(workers, device)
+    found = _forecast(book, trials, sizes, crew, room)
+    if dry_run:
+        return found
+    from espalier.study.pool import Pool
+
+    needs = {key: one.memory for key, one in sizes.items()}
+    with book.held(trials):
+        pool = Pool(book, crew, needs=needs, room=room)
+        failed, stopped = _run(pool, trials)
+        found = show(book.place)
+    if stopped:
+        where = [] if out is None else ["--out", str(out)]
+        again = " ".join(["espalier sweep", str(file), *overrides, *where])
+        console.say(f"interrupted; what ran was saved. To go on: {again}")
+        raise SystemExit(128 + stopped)
+    _complain(book, failed, pool.waiting)
+    return found
+
+
+def _crew(number: int, device: str) -> tuple[list[Worker], dict[str, int]]:
+    """Workers on their devices, and the memory that each device has for them."""
+    import torch
+
+    from espalier import device as machine
+    from espalier.study.worker import Worker
+    from espalier.train.setup import check_device
+
+    where = check_device(device)
+    places = [where]
+    room = {"cpu": machine.memory()[1]}
+    if where.startswith("cuda"):
+        every = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        places = every if where == "cuda" else [where]
+        room = {place: torch.cuda.mem_get_info(place)[0] for place in places}
+    threads = max(1, machine.cores() // number)
+    return [Worker(i, places[i % len(places)], threads) for i in range(number)], room
+
+
+def _forecast(
+    book: Book,
+    trials: Sequence[Trial],
+    sizes: Mapping[str, Size],
+    crew: Sequence[Worker],
+    room: Mapping[str, int],
+) -> dict[str, Any]:
+    """Say what is ahead, before the first run."""
+    from espalier.study import forecast
+
+    ahead = forecast.of(book, trials, sizes, crew)
+    points = len({trial.configuration for trial in trials})
+    console.out(f"study    {book.place}")
+    console.out(f"trials   {len(trials)}: {points} configurations, {ahead.done} finished already")
+    console.out(
+        f"time     {ahead.bound} {duration(ahead.seconds)} with {_workers(len(crew))}, evaluations "
+        f"not counted ({count(ahead.flops)} FLOPs, {ahead.source})"
+    )
+    console.out(f"memory   {size(ahead.memory)} for the largest trial, as counted")
+    console.out(f"disk     {size(ahead.disk)} at most; {size(ahead.free)} are free")
+    least = min(room.values())
+    if ahead.memory > least:
+        console.warn(f"the largest trial may not fit: {size(least)} of memory are free")
+    if ahead.disk > ahead.free:
+        console.warn("the disk may become full: lower train.keep, or choose another --out")
+    return ahead.facts() | {"study": str(book.place), "trials": len(trials)}
+
+
+def _workers(number: int) -> str:
+    return "1 worker" if number == 1 else f"{number} workers"
+
+
+def _run(pool: Pool, trials: Sequence[Trial]) -> tuple[dict[str, str], int]:
+    """Run and tell; the trials that failed with their errors, and the signal that stopped it."""
+    from espalier.study.book import COMPLETE, FAILED
+    from espalier.study.pool import Event
+
+    failed: dict[str, str] = {}
+    asked: list[int] = []
+    left = sum(pool.book.outcome(trial) is None for trial in trials)
+    with _on_signal(asked), console.progress(left, "sweep", "trials") as bar:
+        for event in pool.run(trials, lambda: bool(asked)):
+            _tell(event)
+            if not isinstance(event, Event):
+                continue
+            if event.state == FAILED:
+                failed[event.trial.key] = event.error
+            if event.state == COMPLETE:
+                failed.pop(event.trial.key, None)
+                bar.advance()
+    return failed, asked[0] if asked else 0
+
+
+def _tell(event: Event | SetAside) -> None:
+    from espalier.study import table
+    from espalier.study.book import COMPLETE, FAILED, STARTED
+    from espalier.study.pool import SetAside
+
+    if isinstance(event, SetAside):
+        console.warn(f"worker {event.worker} gets no more trials, they fail alike: {event.cause}")
+    elif event.state == FAILED:
+        console.warn(f"{named(event.trial)} failed: {event.error}")
+    elif event.state == COMPLETE:
+        loss = table.loss_of(dict(event.summary))
+        console.say(f"{named(event.trial)}: {'no loss' if loss is None else f'loss {loss:.4f}'}")
+    elif event.state != STARTED:
+        console.say(f"{named(event.trial)}: {event.state.lower()}, it goes on from its checkpoint")
+
+
+def named(trial: Trial) -> str:
+    settings = [f"{path.rpartition('.')[2]}={value}" for path, value in trial.settings.items()]
+    return " ".join([trial.key, *settings])
+
+
+def _complain(book: Book, failed: Mapping[str, str], left: Sequence[Trial]) -> None:
+    if left:
+        raise MachineError(
+            f"every worker was set aside, {len(left)} trials were not run; see {book.place}/trials"
+        )
+    if failed:
+        key, error = next(iter(failed.items()))
+        raise MachineError(
+            f"{len(failed)} trials failed, the first {key}: {error}. "
+            f"What they said is in {book.place}/trials; the same command tries them once more"
+        )
+
+
+def show(place: Path, out: Path | None = None) -> dict[str, Any]:
+    """The study's table, and its runs as CSV, in STUDY/trials.csv unless `out` is given."""
+    from espalier.durable import write_asked
+    from espalier.study import table
+
+    records = table.complete(place)
+    points = table.points(records)
+    sheet = out or place / "trials.csv"
+    write_asked(sheet, table.to_csv(records))
+    console.out(f"\n{len(records)} runs, configurations {len(points)}; the lowest mean loss first:")
+    for point in points[:SHOWN]:
+        console.out(_row(point))
+    console.out(f"wrote {sheet}")
+    return {"study": str(place), "csv": str(sheet), "points": [_facts(point) for point in points]}
+
+
+def _row(point: Point) -> str:
+    settings = [f"{path.rpartition('.')[2]}={value}" for path, value in point.settings.items()]
+    seeds = f"{len(point.seeds)} seeds" if len(point.seeds) > 1 else f"seed {point.seeds[0]}"
+    parameters = "" if point.parameters is None else f"{count(point.parameters)} parameters"
+    loss = "no finite loss" if point.loss is None else str(point.loss)
+    return f"{loss:<17}  {seeds:<9}  {parameters:<16}  {' '.join(settings)}"
+
+
+def _facts(point: Point) -> dict[str, Any]:
+    loss = point.loss
+    return {
+        "configuration": point.configuration,
+        "settings": point.settings,
+        "seeds": point.seeds,
+        "loss": None if loss is None else loss.mean,
+        "half_width": None if loss is None else loss.half,
+        "parameters": point.parameters,
+        "seconds": point.seconds,
+    }
+
+
+@contextlib.contextmanager
+def _on_signal(asked: list[int]) -> Iterator[None]:
+    """Note the first ^C or SIGTERM; the second acts at once."""
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        for known, former in before.items():
+            signal.signal(known, former)
+        console.say("stopping: what runs is being saved ...")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

@@ -1,0 +1,132 @@
+"""A study on disk: the runs, which are the truth, and study.jsonl, the record of what happened."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from espalier import lock
+from espalier.config import encode
+from espalier.durable import finite, read_json, write_whole
+from espalier.errors import UserError
+from espalier.run import Run
+from espalier.study.plan import Trial
+from espalier.tree import dump
+
+RECORD = "study.jsonl"
+COMPLETE, FAILED, KILLED, INTERRUPTED, STARTED = (
+    "COMPLETE",
+    "FAILED",
+    "KILLED",
+    "INTERRUPTED",
+    "STARTED",
+)
+
+Record = dict[str, Any]
+
+
+class Book:
+    """STUDY/{study.jsonl, trials/KEY.yaml, runs/KEY/}; one process at a time writes."""
+
+    def __init__(self, place: Path):
+        self.place = place
+
+    @contextlib.contextmanager
+    def held(self, trials: Sequence[Trial]) -> Iterator[None]:
+        """The right to write, with the record brought up to what the runs of `trials` say.
+
+        UserError names a living owner.
+        """
+        for folder in (self.place / "trials", self.place / "runs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with lock.hold(self.place / "lock"):
+            self._settle(trials)
+            yield
+
+    def run(self, trial: Trial) -> Path:
+        """The run's directory, whether or not it has begun."""
+        return self.place / "runs" / trial.key
+
+    def recipe(self, trial: Trial) -> Path:
+        """The trial's whole configuration as a file, written where it is not there yet."""
+        file = self.beside(trial, "yaml")
+        if not file.is_file():
+            write_whole(file, dump(encode(trial.experiment)))
+        return file
+
+    def beside(self, trial: Trial, kind: str) -> Path:
+        """trials/KEY.yaml, .log (what it said) or .json (what it printed)."""
+        return self.place / "trials" / f"{trial.key}.{kind}"
+
+    def outcome(self, trial: Trial) -> Record | None:
+        """The summary that a run leaves when it has come to its end."""
+        return outcome(self.run(trial))
+
+    def begun(self, trial: Trial) -> bool:
+        return (self.run(trial) / "config.yaml").is_file()
+
+    def owned(self, trial: Trial) -> bool:
+        """Whether a living process writes this run, such as one that outlived its sweep."""
+        return lock.owner_of(self.run(trial) / "lock") is not None
+
+    def step(self, trial: Trial) -> int:
+        """Of the newest checkpoint; -1 when there is none."""
+        steps = Run(self.run(trial), {}).steps()
+        return steps[-1] if steps else -1
+
+    def note(self, state: str, trial: Trial, **fields: Any) -> None:
+        """Append one record."""
+        record = {
+            "state": state,
+            "key": trial.key,
+            "configuration": trial.configuration,
+            "seed": trial.seed,
+            "settings": trial.settings,
+            **fields,
+            "time": time.time(),
+        }
+        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+        with (self.place / RECORD).open("ab") as stream:
+            stream.write(line.encode("utf-8"))
+
+    def records(self) -> list[Record]:
+        """Every record; a last line torn by a crash is left out."""
+        file = self.place / RECORD
+        lines = file.read_bytes().split(b"\n")[:-1] if file.is_file() else []
+        try:
+            return [dict(json.loads(line)) for line in lines]
+        except (ValueError, TypeError):
+            raise UserError(f"{file} is damaged: a line in it is no JSON object") from None
+
+    def _settle(self, trials: Sequence[Trial]) -> None:
+        """One COMPLETE for each run that has come to its end, and none without such a run."""
+        kept: dict[str, Record] = {}
+        for number, record in enumerate(self.records()):
+            complete = record["state"] == COMPLETE
+            if not complete:
+                kept[str(number)] = record
+            elif outcome(self.place / "runs" / record["key"]) is not None:
+                kept.setdefault(record["key"], record)
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept.values())
+        write_whole(self.place / RECORD, "".join(lines))
+        for trial in trials:
+            summary = self.outcome(trial)
+            if summary is not None and trial.key not in kept:
+                self.note(COMPLETE, trial, **told(summary))
+
+
+def outcome(run: Path) -> Record | None:
+    file = run / "results" / "train.json"
+    return dict(read_json(file)) if file.is_file() else None
+
+
+def told(summary: Record) -> Record:
+    """What the record repeats of a run's summary."""
+    names = ("reason", "parameters", "step", "tokens", "seconds", "val_loss", "best_val_loss")
+    return {name: summary.get(name) for name in names}
+
+
+def is_study(place: Path) -> bool:
+    return (place / RECORD).is_file()

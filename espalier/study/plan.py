@@ -1,0 +1,120 @@
+"""A sweep file as trials, each a whole and valid experiment; whatever is wrong shows here."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from espalier.config import decode, digest, encode, refine
+from espalier.data.corpus import Corpus
+from espalier.errors import ConfigError, UserError
+from espalier.experiment import Experiment, apply, load, with_vocabulary
+from espalier.study import flags, grid
+from espalier.study.draft import Draft, depth
+from espalier.study.reading import documents
+from espalier.tree import override
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to be made."""
+
+    experiment: Experiment
+    settings: dict[str, Any]
+    """path -> value of what the study varies, the seed left out"""
+
+    @property
+    def seed(self) -> int:
+        return self.experiment.seed
+
+    @cached_property
+    def configuration(self) -> str:
+        """The hash of everything but the seed: what replicates have in common."""
+        return digest(refine(self.experiment, {"seed": 0}))
+
+    @property
+    def key(self) -> str:
+        """Its identity, and its name on disk."""
+        return f"{self.configuration}-s{self.seed}"
+
+
+def read(file: Path, overrides: Sequence[str] = ()) -> list[Trial]:
+    """The trials of a sweep file, equal ones once; `overrides` go on top of each.
+
+    Raises ConfigError with file and line for the first mistake in any of them.
+    """
+    found = documents(file)
+    drafts: list[Draft] = []
+    original = [document for document in found if not grid.is_ours(document)]
+    if original:
+        drafts += flags.drafts(original)
+    for document in found:
+        drafts += grid.drafts(document) if grid.is_ours(document) else []
+    _refuse_collapse(drafts, overrides)
+    resolver = _Resolver(overrides)
+    trials = (Trial(resolver(draft), _varied(draft)) for draft in drafts)
+    return list({trial.key: trial for trial in trials}.values())
+
+
+def _varied(draft: Draft) -> dict[str, Any]:
+    return {path: draft.settings[path] for path in draft.swept if path != "seed"}
+
+
+def _refuse_collapse(drafts: Sequence[Draft], overrides: Sequence[str]) -> None:
+    fixed = {text.removeprefix("--").partition("=")[0] for text in overrides}
+    both = fixed & {path for draft in drafts for path in draft.swept}
+    if both:
+        raise ConfigError(f"{min(both)} is varied by the file: an override would make it one value")
+
+
+class _Resolver:
+    """Drafts to experiments; what neighbours have in common is worked out once."""
+
+    def __init__(self, overrides: Sequence[str]):
+        self.overrides = overrides
+        self.known: dict[str, Experiment] = {}
+        self.corpora: dict[str, Corpus] = {}
+
+    def __call__(self, draft: Draft) -> Experiment:
+        experiment, trail = self._recipe(draft), draft.recipe
+        for path in sorted(draft.settings, key=depth):
+            value = draft.settings[path]
+            trail += f"\n{path}={json.dumps(value)}"
+            if trail not in self.known:
+                place = draft.places.get(path, draft.where)
+                self.known[trail] = _laid_on(experiment, path, value, place)
+            experiment = self.known[trail]
+        return self._on_corpus(apply(experiment, self.overrides), draft)
+
+    def _recipe(self, draft: Draft) -> Experiment:
+        if draft.recipe not in self.known:
+            try:
+                self.known[draft.recipe] = load(draft.recipe)
+            except ConfigError as error:
+                raise ConfigError(f"{draft.where}: {error}") from None
+        return self.known[draft.recipe]
+
+    def _on_corpus(self, experiment: Experiment, draft: Draft) -> Experiment:
+        """With its vocabulary; a corpus that is not there ends it here, not in every trial."""
+        data = experiment.data
+        places: list[str | None] = [one.corpus for one in data.mixture]
+        for place in places or [data.corpus]:
+            if place is None:
+                raise ConfigError(
+                    f"{draft.where}: no corpus; add data.corpus=DIR to the command line, "
+                    "or to the file under set"
+                )
+            if place not in self.corpora:
+                self.corpora[place] = Corpus.open(place)
+        if experiment.train.eval_only:
+            raise UserError(f"{draft.where}: train.eval_only trains nothing; use espalier evaluate")
+        return with_vocabulary(experiment)
+
+
+def _laid_on(experiment: Experiment, path: str, value: Any, place: str) -> Experiment:
+    try:
+        return decode(Experiment, override(encode(experiment), path, value))
+    except ConfigError as error:
+        raise ConfigError(f"{place}: {error}") from None

@@ -1,0 +1,108 @@
+"""What a study found: a row for each trial, and seeds together with their mean and interval."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.study.book import COMPLETE, Book, Record, outcome
+
+# 97.5 % of Student's t lie below this, for 1 to 30 degrees of freedom.
+T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
+)
+Z = 1.959964  # and of the normal distribution's
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of replicates, and 95 % of where the true mean may lie; no half width for one value."""
+
+    mean: float
+    half: float | None
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + ("" if self.half is None else f" ± {self.half:.4f}")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration: what it varies, and its replicates."""
+
+    configuration: str
+    settings: dict[str, Any]
+    seeds: tuple[int, ...]
+    loss: Interval | None
+    """the lowest validation loss of each run"""
+    parameters: int | None
+    seconds: float
+    """of one run, on average"""
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """By Student's t, which takes the values for independent and about normal."""
+    mean, number = statistics.fmean(values), len(values)
+    if number < 2:
+        return Interval(mean, None, number)
+    t = T[number - 2] if number - 1 <= len(T) else Z + (Z**3 + Z) / (4 * (number - 1))
+    return Interval(mean, t * statistics.stdev(values) / math.sqrt(number), number)
+
+
+def complete(place: Path) -> list[Record]:
+    """The records of the runs that have come to their end, with those runs' own numbers."""
+    found = [record for record in Book(place).records() if record["state"] == COMPLETE]
+    summaries = [(record, outcome(place / "runs" / record["key"])) for record in found]
+    return [record | summary for record, summary in summaries if summary is not None]
+
+
+def points(records: Iterable[Record]) -> list[Point]:
+    """Configurations, the lowest mean loss first."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record["configuration"], []).append(record)
+    found = [_point(group) for group in groups.values()]
+    return sorted(found, key=lambda point: point.loss.mean if point.loss else math.inf)
+
+
+def _point(group: Sequence[Record]) -> Point:
+    losses = [loss for record in group if (loss := loss_of(record)) is not None]
+    times = [record["seconds"] for record in group if record.get("seconds") is not None]
+    return Point(
+        group[0]["configuration"],
+        group[0]["settings"],
+        tuple(sorted(record["seed"] for record in group)),
+        interval(losses) if losses else None,
+        group[0].get("parameters"),
+        statistics.fmean(times) if times else 0.0,
+    )
+
+
+def loss_of(record: Record) -> float | None:
+    """The lowest validation loss of a run; None where there is no finite one."""
+    best = record.get("best_val_loss")
+    loss = record.get("val_loss") if best is None else best
+    return loss if isinstance(loss, (int, float)) and math.isfinite(loss) else None
+
+
+def to_csv(records: Sequence[Record]) -> str:
+    """A line for each run: its identity, what the study varies, and its summary."""
+    varied = list(dict.fromkeys(path for record in records for path in record["settings"]))
+    told = [*dict.fromkeys(key for record in records for key in record if key not in _IDENTITY)]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["key", "configuration", "seed", *varied, *told])
+    for record in records:
+        identity = [record["key"], record["configuration"], record["seed"]]
+        settings = [record["settings"].get(path, "") for path in varied]
+        writer.writerow([*identity, *settings, *(record.get(key, "") for key in told)])
+    return stream.getvalue()
+
+
+_IDENTITY = ("key", "configuration", "seed", "settings", "state", "worker", "time")

@@ -1,0 +1,172 @@
+"""A sweep file becomes valid experiments, or an error before any run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier.data.corpus import Corpus
+from espalier.errors import ConfigError
+from espalier.study import plan
+from espalier.study.flags import table
+from espalier.study.plan import Trial
+from espalier.study.size import sizes
+
+
+@pytest.fixture(autouse=True)
+def _any_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A corpus of 65 symbols, wherever it is said to be."""
+
+    class Any65:
+        vocab_size = 65
+
+    monkeypatch.setattr(Corpus, "open", lambda place: Any65())
+
+
+def trials(tmp_path: Path, text: str, *overrides: str) -> list[Trial]:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text, encoding="utf-8")
+    return plan.read(file, ["data.corpus=data/x", *overrides])
+
+
+OURS = """
+recipe: shakespeare-char-cpu
+seeds: [1, 2, 3]
+set: {model.n_layer: 2}
+grid:
+  model.block.norm: [layer, rms]
+  train.learning_rate: [1.0e-3, 3.0e-3]
+"""
+
+
+def test_a_grid_is_every_combination_with_every_seed(tmp_path: Path) -> None:
+    found = trials(tmp_path, OURS)
+    assert len(found) == 2 * 2 * 3
+    assert len({trial.key for trial in found}) == 12
+    assert len({trial.configuration for trial in found}) == 4
+    assert {trial.experiment.model.n_layer for trial in found} == {2}
+    assert [trial.seed for trial in found[:4]] == [1, 2, 3, 1]
+    assert found[0].settings == {"model.block.norm": "layer", "train.learning_rate": 1e-3}
+
+
+def test_identity_is_the_resolved_configuration_however_it_is_written(tmp_path: Path) -> None:
+    one = trials(tmp_path, OURS)[0]
+    other = "recipe: shakespeare-char-cpu\nset: {seed: 1, model.block.norm: {name: layer},"
+    other += " train.learning_rate: 0.001}\n"
+    assert trials(tmp_path, other, "model.n_layer=2")[0].key == one.key
+
+
+def test_equal_trials_are_one(tmp_path: Path) -> None:
+    text = "recipe: shakespeare-char-cpu\ngrid: {model.block.norm: [rms, {name: rms}]}"
+    assert len(trials(tmp_path, text)) == 1
+
+
+def test_a_part_is_chosen_before_its_fields_whatever_the_order(tmp_path: Path) -> None:
+    text = "recipe: shakespeare-char-cpu\nset: {model.block.norm.eps: 1.0e-3}\n"
+    found = trials(tmp_path, text + "grid: {model.block.norm: [rms]}\n")
+    assert found[0].experiment.model.block.norm.name == "rms"  # type: ignore[attr-defined]
+    assert found[0].experiment.model.block.norm.eps == 1e-3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("recipe: shakespeare-char-cpu\ngird: {}", "sweep.yaml:2: .*gird"),
+        (OURS.replace("learning_rate", "lerning_rate"), "sweep.yaml:7: .*learning_rate"),
+        (OURS.replace("[layer, rms]", "[layer, rmz]"), "sweep.yaml:6: .*rmz.*Did you mean 'rms'"),
+        (OURS.replace("-cpu", "-cpv"), "sweep.yaml:2: no recipe named"),
+        (OURS.replace("2, 3]", "two]"), "sweep.yaml:3: seeds"),
+        (OURS.replace("set: {", "set: {train.eval_only: true, "), "train.eval_only"),
+    ],
+)
+def test_one_wrong_word_stops_before_any_run(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError if "only" not in said else ValueError, match=said):
+        trials(tmp_path, text)
+
+
+def test_an_override_cannot_make_one_value_of_a_varied_path(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"train\.learning_rate is varied"):
+        trials(tmp_path, OURS, "train.learning_rate=1")
+
+
+def test_sizes_that_do_not_fit_each_other_are_found_before_any_run(tmp_path: Path) -> None:
+    found = trials(tmp_path, "recipe: shakespeare-char-cpu\ngrid: {model.n_head: [4, 5]}")
+    with pytest.raises(ConfigError, match=r"model\.n_head=5: .*must divide"):
+        sizes(found)
+
+
+def test_the_size_of_a_trial_is_counted(tmp_path: Path) -> None:
+    (trial,) = trials(tmp_path, "recipe: shakespeare-char-cpu\nset: {train.max_iters: 10}")
+    found = sizes([trial])[trial.key]
+    layers, norms, tables = 4 * 12 * 128**2, 9 * 128, (65 + 64) * 128
+    assert found.parameters == layers + norms + tables == 804_096  # as many as nanoGPT's
+    assert found.disk == 4 * (3 * 804_096) * 3  # weights and two moments; two newest and the best
+
+
+# The original's form, through its flags.
+
+
+def one(tmp_path: Path, text: str) -> Any:
+    (trial,) = trials(tmp_path, text)
+    return trial.experiment
+
+
+def test_the_originals_defaults_stand_under_its_flags(tmp_path: Path) -> None:
+    found = one(tmp_path, "dataset: shakespeare_char\nn_head: 4\nn_embd: 64\n")
+    assert (found.model.n_layer, found.model.n_head, found.model.n_embd) == (6, 4, 64)
+    assert found.train.schedule.name == "constant"
+    assert found.model.block.norm.name == "rms"
+
+
+def test_variants_are_found_under_our_names(tmp_path: Path) -> None:
+    text = """
+norm_variant_attn: layernorm
+activation_variant: squared_relu
+softmax_variant_attn: consmax
+consmax_base: 2.0
+window_size: 31
+n_kv_group: 3
+max_iters: 20
+"""
+    block = one(tmp_path, text).model.block
+    assert (block.norm.name, block.ffn.activation.name) == ("layer", "relu2")
+    assert (block.attention.score.name, block.attention.score.base) == ("consmax", 2.0)
+    assert (block.attention.window, block.attention.n_kv_head) == (32, 3)  # i - 31 to i
+
+
+def test_flags_that_make_one_choice_here_are_taken_together(tmp_path: Path) -> None:
+    found = one(tmp_path, "use_rotary_embeddings: true\nuse_abs_pos_embeddings: false\n")
+    assert found.model.position.name == "rotary"
+    found = one(tmp_path, "use_post_ln: true\nuse_pre_ln: false\n")
+    assert (found.model.block.name, found.model.block.norm.name) == ("postnorm", "rms")
+
+
+def test_all_that_cannot_be_translated_is_named_at_once(tmp_path: Path) -> None:
+    text = """
+n_layer: [1, 2]
+n_laier: 3
+use_rotary_embeddings: true
+optimizer: [adamw, shampoo]
+"""
+    with pytest.raises(ConfigError) as caught:
+        trials(tmp_path, text)
+    said = str(caught.value)
+    assert "sweep.yaml:3: n_laier. Did you mean 'n_layer'?" in said
+    assert "use_abs_pos_embeddings=True, use_rotary_embeddings=True" in said
+    assert "optimizer=shampoo. Here are: adamw" in said
+    assert len(said.splitlines()) == 1 + 3
+
+
+def test_the_originals_seeds_are_replicates(tmp_path: Path) -> None:
+    found = trials(tmp_path, "seed: [1, 2]\nn_layer: [1, 2]\n")
+    assert [trial.seed for trial in found] == [1, 1, 2, 2]
+    assert len({trial.configuration for trial in found}) == 2
+    assert found[0].settings == {"model.n_layer": 1}
+
+
+@pytest.mark.parametrize("flag", sorted(table().named))
+def test_every_name_in_the_table_is_one_of_ours(tmp_path: Path, flag: str) -> None:
+    before = "attention_variant: infinite\n" if flag == "use_concat_heads" else ""
+    for value in table().named[flag].values:
+        word = value.lower() if value in {"True", "False"} else value
+        assert trials(tmp_path, f"{before}{flag}: {word}\n")

@@ -1,0 +1,54 @@
+"""Seeds are replicates: their mean, and an interval by Student's t."""
+
+import math
+
+import pytest
+
+from espalier.study.table import interval, points, to_csv
+
+
+def record(configuration: str, seed: int, loss: float | None) -> dict[str, object]:
+    return {
+        "key": f"{configuration}-s{seed}",
+        "configuration": configuration,
+        "seed": seed,
+        "settings": {"model.n_layer": int(configuration)},
+        "best_val_loss": loss,
+        "seconds": 2.0,
+    }
+
+
+def test_three_values_have_the_interval_of_two_degrees_of_freedom() -> None:
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.half == pytest.approx(4.303 * 1.0 / math.sqrt(3))
+
+
+def test_one_value_has_none() -> None:
+    assert interval([1.5]).half is None
+    assert str(interval([1.5])) == "1.5000"
+
+
+def test_many_values_come_near_the_normal_distribution() -> None:
+    # 61 values, 60 degrees of freedom: 2.0003 in tables
+    values = [(-1.0) ** i for i in range(60)] + [0.0]
+    half = interval(values).half
+    assert half is not None
+    assert half * math.sqrt(61) / 1.0 == pytest.approx(2.0003, abs=2e-3)
+
+
+def test_configurations_come_in_the_order_of_their_mean_loss() -> None:
+    found = points([record("1", 1, 3.0), record("2", 1, 2.0), record("1", 2, 0.5)])
+    assert [(point.configuration, point.seeds) for point in found] == [("1", (1, 2)), ("2", (1,))]
+
+
+def test_what_has_no_finite_loss_comes_last() -> None:
+    found = points([record("1", 1, None), record("2", 1, 2.0)])
+    assert [point.configuration for point in found] == ["2", "1"]
+
+
+def test_a_line_of_the_csv_has_identity_settings_and_summary() -> None:
+    assert to_csv([record("1", 7, 0.5)]).splitlines() == [
+        "key,configuration,seed,model.n_layer,best_val_loss,seconds",
+        "1-s7,1,7,1,0.5,2.0",
+    ]
