@@ -14,7 +14,7 @@ from rounds import Step, interleaved, page
 from torch import Tensor
 from torch.nn import functional as F
 
-from espalier.native import attention, composed
+from espalier.native import attention, build, composed
 
 SIZES = [(32, 4, 64, 32), (8, 6, 256, 64), (2, 12, 512, 64), (1, 12, 1024, 64)]
 
@@ -53,7 +53,7 @@ def main() -> None:
         "plain": plain,
         "fused, dropout": functools.partial(fused, **drop),
         "plain, dropout": functools.partial(plain, **drop),
-    } | ({"ours": ours} if attention.prepare() else {})
+    } | ({"ours": ours} if build.prepare(attention) else {})
     lines = [f"| batch, heads, time, width | {' | '.join(ways)} |", "|---" * (1 + len(ways)) + "|"]
     for size in SIZES:
         sides = {name: both_ways(size, attend) for name, attend in ways.items()}

@@ -18,8 +18,8 @@ docs-parts` writes this page, and `espalier parts SLOT NAME` prints a part's lin
 operations are those of GPT-2's smallest size, one layer of it: n_embd 768, 12 heads, 1,024 tokens,
 50,304 words; of a stack, all of its 12 layers. Operations are those of matrix products for one
 token of a full window, two for each multiplication with its addition, causal attention as the full
-square. Special functions are those beside + and *, evaluations per element; passes are how often a
-row is read before its last result is known.
+square. Special functions are those beside + and *, evaluations per element (0: fewer than one, such
+as one for a row); passes are how often a row is read before its last result is known.
 """
 # What the modular nanoGPT offers (its own count, of which not all run).
 ORIGINAL = {

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,10 +21,8 @@ from espalier.analyze.intervene import HEADS, changing, head_name, kept, put, si
 from espalier.analyze.prompts import Prompts
 from espalier.analyze.views import Baseline, Found, Rows, Seen, bars
 from espalier.errors import UserError
+from espalier.intervals import ratio
 from espalier.nn.gpt import GPT
-
-DRAWS = 2000
-LEVEL = 0.95
 
 
 def look(seen: Seen) -> Found:
@@ -102,16 +101,7 @@ def _places(call: str, new: Tensor) -> list[tuple[str, tuple[Any, ...]]]:
     return [(head_name(call, h), (slice(None), slice(None), h)) for h in range(new.shape[2])]
 
 
-def told(values: Tensor, seed: int) -> dict[str, float]:
-    low, high = interval(values, seed)
-    return {"effect": float(values.mean()), "low": low, "high": high}
-
-
-def interval(values: Tensor, seed: int) -> tuple[float, float]:
-    """Where 95 of 100 means of `values` (n,), drawn n at a time with replacement, lie."""
-    chance = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(values), (DRAWS, len(values)), generator=chance)
-    means = values.double().cpu()[drawn].mean(1)
-    edges = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    low, high = means.quantile(edges).tolist()
-    return low, high
+def told(values: Tensor, seed: int) -> dict[str, float | None]:
+    """The mean effect and the ends of its interval; none where one prompt says nothing of them."""
+    found = ratio(values.double().cpu().numpy(), np.ones(len(values)), seed)
+    return {"effect": found.mean, "low": found.low, "high": found.high}

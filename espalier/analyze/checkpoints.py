@@ -5,19 +5,17 @@ What is unfinished or broken is a row too, and says so in `status`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from espalier import lock
 from espalier.errors import UserError
-from espalier.run import MANIFEST, MODEL, STATE, Run
+from espalier.run import MANIFEST, STATE, Run, weights_count, weights_digest
 
 COLUMNS: Mapping[str, str] = {
     "run": "its directory",
@@ -28,7 +26,7 @@ COLUMNS: Mapping[str, str] = {
     "step": "newest checkpoint, or newest record without one",
     "nans": "updates skipped because loss or gradient was not finite",
     "nan_step": "the first record without a finite loss",
-    "parameters": "as the run recorded them, or by the header of its newest weights",
+    "parameters": "as the run recorded them, or by the headers of its newest weights",
     "recipe": "what it was trained from",
     "config": "digest of its configuration",
     "weights": "digest of its newest weights",
@@ -120,25 +118,13 @@ def _newest(run: Run, known: Row) -> Row:
     folder = run.checkpoint(run.steps()[-1])
     state = _json(folder / STATE)
     found: Row = {"step": run.steps()[-1], "nans": max(known["nans"], state.get("skipped", 0))}
-    with contextlib.suppress(OSError, ValueError, KeyError, struct.error):
-        files = _json(folder / MANIFEST)["files"]
-        found["weights"] = files[MODEL]["sha256"][:12]
+    if (weights := weights_digest(folder)) is not None:
+        found["weights"] = weights[:12]
     if known["parameters"] is None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error):
-            found["parameters"] = parameters(folder / MODEL)
+        found["parameters"] = weights_count(folder)
     if known["seconds"] is None:
         found["seconds"] = state.get("seconds")
     return found
-
-
-def parameters(file: Path) -> int:
-    """Numbers that a safetensors file holds, by its header: 8 bytes of length, then JSON."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > file.stat().st_size:
-            raise ValueError(f"{file} is no safetensors file")
-        header = json.loads(stream.read(length))
-    return sum(math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
 
 
 def _status(run: Run) -> str:
@@ -147,7 +133,8 @@ def _status(run: Run) -> str:
     if not run.steps():
         return "no checkpoint"
     folder = run.checkpoint(run.steps()[-1])
-    if not _json(folder / MANIFEST) or not (folder / MODEL).is_file():
+    files = _json(folder / MANIFEST).get("files", {})
+    if not files or not all((folder / name).is_file() for name in files):
         return f"broken: {folder.name} is not complete"
     made = (run.path / "metrics.jsonl").exists()
     return (

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espalier.analyze.record import counted
 from espalier.nn.attend import Attend
 from espalier.nn.gpt import GPT
 from espalier.nn.state import Pass
@@ -31,8 +32,7 @@ def changing(model: GPT, sites: Mapping[str, Change]) -> Iterator[None]:
 
     def heard(site: str, change: Change) -> Callable[[Tensor], Tensor]:
         def one(x: Tensor) -> Tensor:
-            calls[site] += 1
-            return change(site if calls[site] == 1 else f"{site}#{calls[site]}", x)
+            return change(counted(calls, site), x)
 
         return one
 

@@ -37,8 +37,7 @@ def listening(model: GPT, paths: Mapping[str, Hear]) -> Iterator[None]:
 
     def hook(path: str, hear: Hear) -> Callable[..., None]:
         def heard(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            calls[path] += 1
-            hear(path if calls[path] == 1 else f"{path}#{calls[path]}", inputs, output)
+            hear(counted(calls, path), inputs, output)
 
         return heard
 
@@ -49,6 +48,12 @@ def listening(model: GPT, paths: Mapping[str, Hear]) -> Iterator[None]:
             handle = model.get_submodule(path).register_forward_hook(hook(path, hear))
             stack.callback(handle.remove)
         yield
+
+
+def counted(calls: Counter[str], path: str) -> str:
+    """The name of one more call: `path`, then `path#2` ..."""
+    calls[path] += 1
+    return path if calls[path] == 1 else f"{path}#{calls[path]}"
 
 
 def places(model: GPT, only: str = "*") -> list[str]:
@@ -80,20 +85,28 @@ def plainly(model: GPT) -> Iterator[None]:
             module.fused = True  # type: ignore[assignment]
 
 
+def batches(
+    tokens: Tokens, starts: NDArray[np.int64], block_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The windows at `starts`, some at a time: inputs and next tokens (rows, block)."""
+    rows = max(1, TOGETHER // block_size)
+    for first in range(0, len(starts), rows):
+        inputs, targets = pairs(tokens, starts[first : first + rows], block_size)
+        yield inputs.to(device), targets.to(device)
+
+
 @torch.no_grad()
 def run(
     model: GPT, tokens: Tokens, starts: NDArray[np.int64], block_size: int
 ) -> dict[str, list[float]]:
     """Pass the windows at `starts` through the model; what parts told, each figure by layer."""
-    device = next(model.parameters()).device
-    rows, hearing = max(1, TOGETHER // block_size), Hearing()
+    device, hearing = next(model.parameters()).device, Hearing()
     training = model.training
     model.eval()
     try:
-        for first in range(0, len(starts), rows):
-            ids, _ = pairs(tokens, starts[first : first + rows], block_size)
-            now = at(ids.to(device), listening=True)
-            model(ids.to(device), now)
+        for ids, _ in batches(tokens, starts, block_size, device):
+            now = at(ids, listening=True)
+            model(ids, now)
             hearing.add(now.told or {}, len(ids))
     finally:
         model.train(training)

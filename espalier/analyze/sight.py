@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from espalier.analyze.record import TOGETHER
+from espalier.analyze import record
 from espalier.analyze.views import Seen
-from espalier.data.loader import pairs
 from espalier.errors import MachineError, UserError
 
 
@@ -43,9 +42,5 @@ def shown(text: str) -> str:
 
 def batches(seen: Seen, split: str = "val") -> Iterator[tuple[Tensor, Tensor]]:
     """The chosen windows: inputs and next tokens (rows, block) on the model's device."""
-    tokens, starts = seen.text(split)
     device = next(seen.model.parameters()).device
-    rows = max(1, TOGETHER // seen.block_size)
-    for first in range(0, len(starts), rows):
-        inputs, targets = pairs(tokens, starts[first : first + rows], seen.block_size)
-        yield inputs.to(device), targets.to(device)
+    return record.batches(*seen.text(split), seen.block_size, device)

@@ -1,15 +1,20 @@
 """Parameters, floating-point operations and memory of a model, counted on the meta device."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from espalier.nn.slots import Embed, roles, unused
+from espalier.errors import ConfigError
+from espalier.nn.gpt import GPT
+from espalier.nn.slots import Embed, Front, roles, unused
+from espalier.nn.state import Pass, at, seeing
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,18 @@ def flops(model: nn.Module, window: int) -> Flops:
     return Flops(forward // window, train // window, window)
 
 
-def memory(model: nn.Module, rows: int, window: int) -> Memory:
+def memory(model: GPT, rows: int, window: int, side: int = 0) -> Memory:
     """Predict the training memory of a batch. `model` must lie on the meta device.
 
-    Activations are the tensors that a forward pass in fp32 saves for the backward, counted once
-    each; a precision below fp32 needs less, and the allocator adds some.
+    What is frozen has neither gradient nor moments. With `side` each row begins with an image of so
+    many pixels a side. Activations are the tensors that a forward pass in fp32 saves for the
+    backward, counted once each; a precision below fp32 needs less, and the allocator adds some.
     """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     own = {_storage(p) for p in model.parameters()}
     ids = torch.zeros(rows, window, dtype=torch.long, device="meta")
+    now = _showing(at(ids), model.trunk.front, side) if side else at(ids)
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -100,10 +108,51 @@ def memory(model: nn.Module, rows: int, window: int) -> Memory:
         return tensor
 
     unpack: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
-    with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
-        model(ids)
+    with _FusedAttention(), torch.autograd.graph.saved_tensors_hooks(keep, unpack):
+        model(ids, now)
     activations = sum(t.untyped_storage().nbytes() for t in saved.values())
-    return Memory(weights, weights, 2 * weights, activations)
+    return Memory(weights, trained, 2 * trained, activations)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Torch's attention as a device runs it: on meta it would keep a square of all positions."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _Attended.apply(*args[:3])  # type: ignore[no-untyped-call]
+        return func(*args, **(kwargs or {}))
+
+
+class _Attended(torch.autograd.Function):
+    """Queries, keys, values and what comes out are kept, and a number for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1]))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise AssertionError("for counting alone")
+
+
+def _showing(now: Pass, front: Front | None, side: int) -> Pass:
+    """Each row of the pass beginning with one image."""
+    assert front is not None, "images, but the model reads none"
+    rows, window = now.positions.shape
+    image = torch.zeros(3, side, side, device="meta"), None
+    count = front.count(image)
+    if count > window:
+        raise ConfigError(f"an image of {side} pixels takes {count} tokens, a row has {window}")
+    place = torch.arange(window, device="meta").expand(rows, -1)
+    return seeing(now, [image] * rows, torch.where(place < count, place, -1))
 
 
 def _storage(tensor: Tensor) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,14 +76,28 @@ def facts(slot: str, name: str) -> Facts:
     part = model.get_submodule(PLACES[slot])
     counts = counter.get_flop_counts().get(f"{type(model).__name__}.{PLACES[slot]}", {})
     parts = [inner for inner in part.modules() if isinstance(inner, Part)]
-    home = f"{bases()[slot].slot}.{name}"
-    own = [one for one in parts if one is part or type(one).__module__ == home]
+    own = [one for one in parts if one is part or not _of_another(slot, one)]
     exempt = {law: why for one in parts for law, why in one.exempt.items()}
     return Facts(
         parameters=sum(p.numel() for p in part.parameters()),
         flops=sum(counts.values()) // window,
-        special={name: most for one in own for name, most in one.special.items()},
+        special=_summed(own),
         passes=max(one.passes for one in own),
         steps=exempt.get("steps", ""),
         compiles=exempt.get("compiles", ""),
     )
+
+
+def _of_another(slot: str, part: Part) -> bool:
+    """Does another slot offer it, so that what it costs is told there?"""
+    folder = type(part).__module__.rpartition(".")[0]
+    return any(folder == base.slot for name, base in bases().items() if name != slot)
+
+
+def _summed(parts: Sequence[Part]) -> Mapping[str, float]:
+    """The functions of one part of each kind: those of a kind work side by side."""
+    found: dict[str, float] = {}
+    for special in {type(one): one.special for one in parts}.values():
+        for name, count in special.items():
+            found[name] = found.get(name, 0) + count
+    return found

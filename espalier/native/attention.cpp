@@ -14,21 +14,14 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "lanes.h"
 #include "number.h"
+#include "view.h"
 
 namespace {
 
 constexpr long ROWS = 32, TALL = 8, WIDE = 32;
 constexpr float HIDDEN = -1e30f; /* the score of a key that may not be seen */
-
-typedef float lanes __attribute__((vector_size(64), aligned(4)));
-typedef int32_t ints __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
-
-struct View {
-    void *data;
-    long batch, time, head; /* strides in elements */
-};
 
 struct Shape {
     long batch, time, heads, kv_heads, width, window;
@@ -37,7 +30,6 @@ struct Shape {
     int bf16, threads;
 };
 
-inline long least(long a, long b) { return a < b ? a : b; }
 inline long most(long a, long b) { return a > b ? a : b; }
 inline long padded(long n) { return (n + WIDE - 1) / WIDE * WIDE; }
 /* Rows of a power of two would share few sets of the cache. */
@@ -46,23 +38,21 @@ inline long leading(long n) { return padded(n) + 16; }
 /* out[time][stride] = one head in fp32; what lies past `width` stays as it is (zero). */
 void load(const View *view, const Shape *s, long b, long h, float *out, long stride) {
     for (long t = 0; t < s->time; t++) {
-        long at = b * view->batch + t * view->time + h * view->head;
+        const uint16_t *half = view->at<uint16_t>(b, t, h);
         if (s->bf16)
-            for (long i = 0; i < s->width; i++)
-                out[t * stride + i] = get(((const uint16_t *)view->data)[at + i]);
+            for (long i = 0; i < s->width; i++) out[t * stride + i] = get(half[i]);
         else
-            memcpy(out + t * stride, (const float *)view->data + at, sizeof(float) * s->width);
+            memcpy(out + t * stride, view->at<float>(b, t, h), sizeof(float) * s->width);
     }
 }
 
 void store(const View *view, const Shape *s, long b, long h, const float *in, long stride) {
     for (long t = 0; t < s->time; t++) {
-        long at = b * view->batch + t * view->time + h * view->head;
+        uint16_t *half = view->at<uint16_t>(b, t, h);
         if (s->bf16)
-            for (long i = 0; i < s->width; i++)
-                put((uint16_t *)view->data + at + i, in[t * stride + i]);
+            for (long i = 0; i < s->width; i++) put(half + i, in[t * stride + i]);
         else
-            memcpy((float *)view->data + at, in + t * stride, sizeof(float) * s->width);
+            memcpy(view->at<float>(b, t, h), in + t * stride, sizeof(float) * s->width);
     }
 }
 
@@ -76,22 +66,8 @@ void transpose(const float *in, long rows, long columns, long stride, float *out
         }
 }
 
-/* e^x for x <= 0 to about 2 ulp: 2^n times a polynomial on [-ln2/2, ln2/2]. */
-inline lanes exponential(lanes x) {
-    x = x > -87.0f ? x : lanes{} - 87.0f;
-    ints whole = __builtin_convertvector(x * 1.44269504f - 0.5f, ints);
-    lanes n = __builtin_convertvector(whole, lanes);
-    lanes f = x - n * 0.693359375f + n * 2.12194440e-4f;
-    lanes p = f * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * f + 8.3334519073e-3f;
-    p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f;
-    p = p * f + 5.0000001201e-1f;
-    p = p * f * f + f + 1.0f;
-    return p * (lanes)((whole + 127) << 23);
-}
-
-inline float across(lanes x) {
+/* Lane by lane, not by halves: another order would move every published loss curve by rounding. */
+inline float in_order(lanes x) {
     float sum = 0;
     for (int i = 0; i < 16; i++) sum += x[i];
     return sum;
@@ -100,7 +76,7 @@ inline float across(lanes x) {
 inline float dot(const float *a, const float *b, long n) {
     lanes sum = {};
     for (long i = 0; i < n; i += 16) sum += *(const lanes *)(a + i) * *(const lanes *)(b + i);
-    return across(sum);
+    return in_order(sum);
 }
 
 /* One tile: out[rows][32] (+)= sum over k of A(row, k) * b[k][32], A(row, k) = a[row*down + k*along].
@@ -154,16 +130,7 @@ void weigh(const Shape *s, float *panel, long ld, long first, long rows, long be
         long from = most(begin, first + r - s->window + 1), to = first + r + 1;
         for (long j = begin; j < from; j++) row[j - begin] = HIDDEN;
         for (long j = to; j < end; j++) row[j - begin] = HIDDEN;
-        if (total) {
-            lanes top = *(lanes *)row;
-            for (long j = 16; j < end - begin; j += 16) {
-                lanes x = *(lanes *)(row + j);
-                top = x > top ? x : top;
-            }
-            float best = top[0];
-            for (int i = 1; i < 16; i++) best = top[i] > best ? top[i] : best;
-            shift[r] = best * s->scale;
-        }
+        if (total) shift[r] = largest(row, end - begin) * s->scale;
         lanes sum = {};
         for (long j = 0; j < end - begin; j += 16) {
             lanes x = *(lanes *)(row + j);
@@ -172,9 +139,7 @@ void weigh(const Shape *s, float *panel, long ld, long first, long rows, long be
             sum += e;
             *(lanes *)(row + j) = e;
         }
-        if (total) {
-            total[r] = across(sum);
-        }
+        if (total) total[r] = in_order(sum);
     }
 }
 

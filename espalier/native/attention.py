@@ -6,13 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espalier.native.build import library
-
-_DTYPES = (torch.float32, torch.bfloat16)
-
-
-class _View(ctypes.Structure):
-    _fields_ = (("data", ctypes.c_void_p), ("strides", ctypes.c_long * 3))
+from espalier.native.build import function
+from espalier.native.operators import View, define, differentiate, fits, like, lined
 
 
 class _Shape(ctypes.Structure):
@@ -26,19 +21,12 @@ class _Shape(ctypes.Structure):
     )
 
 
-ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
-
-
-def prepare() -> bool:
-    """Build or load the kernel; from then on `serves` may say yes. False where it cannot be had."""
-    global ready
-    ready = library("attention") is not None
-    return ready
+ready = False  # until build.prepare
 
 
 def serves(q: Tensor) -> bool:
     """Is the kernel there, and made for such queries?"""
-    return ready and q.device.type == "cpu" and q.dtype in _DTYPES
+    return ready and fits(q)
 
 
 def attend(
@@ -65,8 +53,8 @@ def _forward(
     dropout: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    q, k, v = (_rows(t) for t in (q, k, v))
-    out = torch.empty(q.shape, dtype=q.dtype)
+    q, k, v = (lined(t) for t in (q, k, v))
+    out = like(q)
     lse = torch.empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
     shape = _shape(q, k, scale, window, dropout, seed)
     _call("attention_forward", shape, q, k, v, out, lse)
@@ -85,15 +73,11 @@ def _backward(
     dropout: float,
     seed: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v, grad = (_rows(t) for t in (q, k, v, grad.to(q.dtype)))
-    given = [torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v)]
+    q, k, v, grad = (lined(t) for t in (q, k, v, grad.to(q.dtype)))
+    given = [like(t) for t in (q, k, v)]
     shape = _shape(q, k, scale, window, dropout, seed)
     _call("attention_backward", shape, q, k, v, out, lse, grad, *given)
     return given[0], given[1], given[2]
-
-
-def _rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _shape(
@@ -108,28 +92,20 @@ def _shape(
 
 def _call(name: str, shape: _Shape, *tensors: Tensor) -> None:
     """The log-sum-exp (three dimensions) goes as a pointer, the others as strided views."""
-    kernel = library("attention")
-    assert kernel is not None
-    given: list[Any] = [
-        ctypes.c_void_p(t.data_ptr())
-        if t.ndim == 3
-        else ctypes.byref(_View(t.data_ptr(), (ctypes.c_long * 3)(*t.stride()[:3])))
-        for t in tensors
-    ]
-    if getattr(kernel, name)(ctypes.byref(shape), *given) != 0:
+    kernel = function("attention", name, *[ctypes.c_void_p] * (1 + len(tensors)))
+    given = [t.data_ptr() if t.ndim == 3 else ctypes.byref(View.of(t)) for t in tensors]
+    if kernel(ctypes.byref(shape), *given) != 0:
         raise MemoryError("attention: no memory for its scratch space")
 
 
 def _meta(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    lse = q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
-    return torch.empty_like(q, memory_format=torch.contiguous_format), lse
+    return like(q), q.new_empty(q.shape[0], q.shape[2], q.shape[1], dtype=torch.float32)
 
 
 def _meta_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    made = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (q, k, v)]
-    return made[0], made[1], made[2]
+    return like(q), like(k), like(v)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -143,22 +119,19 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ..
     return *made, None, None, None, None
 
 
-_library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define(
+define(
     "attention(Tensor q, Tensor k, Tensor v, float scale, int window, float dropout, Tensor? seed)"
-    " -> (Tensor, Tensor)"
+    " -> (Tensor, Tensor)",
+    _forward,
+    _meta,
 )
-_library.define(
+define(
     "attention_backward(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
-    "float scale, int window, float dropout, Tensor? seed) -> (Tensor, Tensor, Tensor)"
+    "float scale, int window, float dropout, Tensor? seed) -> (Tensor, Tensor, Tensor)",
+    _backward,
+    _meta_backward,
 )
-_library.impl("attention", _forward, "CPU")
-_library.impl("attention_backward", _backward, "CPU")
-_library.impl("attention", _meta, "Meta")
-_library.impl("attention_backward", _meta_backward, "Meta")
-torch.library.register_autograd(
-    "espalier::attention", _differentiate, setup_context=_save, lib=_library
-)
+differentiate("attention", _differentiate, _save)
 
 
 def count_flops() -> None:

@@ -12,7 +12,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 FLAGS = (
     "-O3",
@@ -25,6 +27,16 @@ FLAGS = (
     "-fPIC",
 )
 _lock = threading.Lock()
+
+
+class Kernel(Protocol):
+    """A module beside this file: its .cpp has its name, its functions ask `ready`.
+
+    `ready` is a plain global, so that compiled code guards on it instead of tracing a build.
+    """
+
+    __name__: str
+    ready: bool
 
 
 def compiler() -> str | None:
@@ -69,8 +81,24 @@ def library(name: str) -> ctypes.CDLL | None:
             return None
 
 
+def prepare(*kernels: Kernel) -> bool:
+    """Build or load kernels, and tell each whether it is ready. False where one cannot be had."""
+    for kernel in kernels:
+        kernel.ready = library(kernel.__name__.rpartition(".")[2]) is not None
+    return all(kernel.ready for kernel in kernels)
+
+
+def function(kernel: str, name: str, *arguments: Any) -> Callable[..., int]:
+    """A function of a kernel that is ready, for arguments of these types of ctypes."""
+    built = library(kernel)
+    assert built is not None
+    call = getattr(built, name)
+    call.argtypes = arguments
+    return call  # type: ignore[no-any-return]
+
+
 def _key(source: Path) -> str:
-    """Source, flags, compiler and processor features: whatever makes another library."""
+    """Source, headers, flags, compiler, processor features: whatever makes another library."""
     command = compiler()
     assert command is not None
     version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
@@ -78,8 +106,9 @@ def _key(source: Path) -> str:
     features = next(
         (line for line in cpu.splitlines() if line.startswith(("flags", "Features"))), ""
     )
-    shared = source.with_name("number.h").read_bytes()
-    text = [source.read_bytes(), shared, " ".join(FLAGS).encode(), version, features.encode()]
+    files = [source, *sorted(source.parent.glob("*.h"))]
+    text = [file.read_bytes() for file in files]
+    text += [" ".join(FLAGS).encode(), version, features.encode()]
     return hashlib.sha256(b"\0".join(text)).hexdigest()[:16]
 
 

@@ -9,18 +9,13 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "lanes.h"
 #include "number.h"
+#include "view.h"
 
 namespace {
 
-typedef float lanes __attribute__((vector_size(64), aligned(4)));
-typedef int32_t ints __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
-
-struct View {
-    const float *data;
-    long batch, time, head; /* strides in elements */
-};
 
 /* Every member has 8 bytes. */
 struct Call {
@@ -32,44 +27,16 @@ struct Call {
     long batch, time, heads, kv_heads, width, slots, window, bf16, threads;
 };
 
-inline long least(long a, long b) { return a < b ? a : b; }
-
 inline lanes read(const float *at) { return *(const lanes *)at; }
 inline lanes read(const uint16_t *at) {
     return (lanes)(__builtin_convertvector(*(const halves *)at, ints) << 16);
-}
-inline float across(lanes x) {
-    typedef float eight __attribute__((vector_size(32)));
-    typedef float four __attribute__((vector_size(16)));
-    eight parts[2];
-    memcpy(parts, &x, sizeof x);
-    eight half = parts[0] + parts[1];
-    four quarters[2];
-    memcpy(quarters, &half, sizeof half);
-    four sum = quarters[0] + quarters[1];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-/* e^x for x <= 0 to about 2 ulp (see attention.cpp). */
-inline lanes exponential(lanes x) {
-    x = x > -87.0f ? x : lanes{} - 87.0f;
-    ints whole = __builtin_convertvector(x * 1.44269504f - 0.5f, ints);
-    lanes n = __builtin_convertvector(whole, lanes);
-    lanes f = x - n * 0.693359375f + n * 2.12194440e-4f;
-    lanes p = f * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * f + 8.3334519073e-3f;
-    p = p * f + 4.1665795894e-2f;
-    p = p * f + 1.6666665459e-1f;
-    p = p * f + 5.0000001201e-1f;
-    p = p * f * f + f + 1.0f;
-    return p * (lanes)((whole + 127) << 23);
 }
 
 template <class T> inline float dot(const float *q, const T *k, long width) {
     lanes sum = {};
     long d = 0;
     for (; d + 16 <= width; d += 16) sum += read(q + d) * read(k + d);
-    float total = across(sum);
+    float total = across<float>(sum);
     for (; d < width; d++) total += q[d] * get(k[d]);
     return total;
 }
@@ -84,20 +51,15 @@ template <class T> inline void add(float *out, float weight, const T *v, long wi
 void normalise(float *scores, long n) {
     long end = (n + 15) / 16 * 16;
     for (long j = n; j < end; j++) scores[j] = -INFINITY;
-    lanes top = read(scores), sum = {};
-    for (long j = 16; j < end; j += 16) {
-        lanes x = read(scores + j);
-        top = x > top ? x : top;
-    }
-    float best = top[0];
-    for (int i = 1; i < 16; i++) best = top[i] > best ? top[i] : best;
+    float best = largest(scores, end);
+    lanes sum = {};
     for (long j = 0; j < end; j += 16) {
         lanes x = read(scores + j), e = exponential(x - best);
         e = x > -INFINITY ? e : lanes{};
         *(lanes *)(scores + j) = e;
         sum += e;
     }
-    float share = 1.0f / across(sum);
+    float share = 1.0f / across<float>(sum);
     for (long j = 0; j < end; j += 16) *(lanes *)(scores + j) *= share;
 }
 
@@ -122,15 +84,16 @@ void answer(const Call *c, float scale, long b, long from, long to, float *score
     for (long t = 0; t < c->time; t++) {
         long at = positions[t] % c->slots * row;
         if (positions[t] < 0) continue;
-        for (long h = from; h < to; h++)
+        for (long h = from; h < to; h++) {
             for (long d = 0; d < W; d++) {
-                put(keys + at + h * W + d, c->k.data[b * c->k.batch + t * c->k.time + h * c->k.head + d]);
-                put(values + at + h * W + d, c->v.data[b * c->v.batch + t * c->v.time + h * c->v.head + d]);
+                put(keys + at + h * W + d, c->k.at<float>(b, t, h)[d]);
+                put(values + at + h * W + d, c->v.at<float>(b, t, h)[d]);
             }
+        }
     }
     for (long t = 0; t < c->time; t++) {
         float *out = c->out + ((b * c->time + t) * c->heads + from * group) * W;
-        const float *q = c->q.data + b * c->q.batch + t * c->q.time + from * group * c->q.head;
+        const float *q = c->q.at<float>(b, t, from * group);
         memset(out, 0, sizeof(float) * heads * W);
         if (positions[t] < 0) continue;
         long n = look(c, b, positions[t], slots);

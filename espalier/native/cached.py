@@ -7,29 +7,19 @@ import ctypes
 import functools
 from array import array
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from espalier.native.build import library
+from espalier.native.build import function
+from espalier.native.operators import define, fits, like
 
-_CACHES = (torch.float32, torch.bfloat16)
-
-
-ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
-
-
-def prepare() -> bool:
-    """Build or load the kernel; from then on `serves` may say yes. False where it cannot be had."""
-    global ready
-    ready = library("cached") is not None
-    return ready
+ready = False  # until build.prepare
 
 
 def serves(q: Tensor, keys: Tensor) -> bool:
     """Is the kernel there, and made for such queries (fp32) and such a cache (fp32 or bf16)?"""
-    return ready and q.device.type == "cpu" and q.dtype == torch.float32 and keys.dtype in _CACHES
+    return ready and q.dtype == torch.float32 and fits(q) and fits(keys)
 
 
 def attend(
@@ -55,11 +45,7 @@ def attend(
 
 @functools.cache
 def _kernel() -> Callable[[int, float], int]:
-    kernel = library("cached")
-    assert kernel is not None
-    call = kernel.cached_attention
-    call.argtypes = (ctypes.c_void_p, ctypes.c_float)
-    return call
+    return function("cached", "cached_attention", ctypes.c_void_p, ctypes.c_float)
 
 
 def _attend(
@@ -88,24 +74,9 @@ def _attend(
     return out
 
 
-def _meta(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    seen: Tensor,
-    positions: Tensor,
-    scale: float,
-    window: int,
-) -> Tensor:
-    return torch.empty_like(q, memory_format=torch.contiguous_format)
-
-
-_library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define(
+define(
     "cached_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) keys, Tensor(b!) values, "
-    "Tensor(c!) seen, Tensor positions, float scale, int window) -> Tensor"
+    "Tensor(c!) seen, Tensor positions, float scale, int window) -> Tensor",
+    _attend,
+    like,
 )
-_library.impl("cached_attention", _attend, "CPU")
-_library.impl("cached_attention", _meta, "Meta")

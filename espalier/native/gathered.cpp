@@ -3,14 +3,11 @@
    W is (n_in, n_out), fp32 or bf16, each of its rows in one piece, so that a silent feature is a row
    left out. Sums run over the features in order, in fp32: leaving a zero out changes no bit. */
 
-#include <cstdint>
 #include <cstdlib>
-#include <cstring>
+
+#include "lanes.h"
 
 namespace {
-
-typedef float lanes __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
 
 constexpr long TILE = 256;  /* outputs whose sums stay in registers */
 constexpr int SUMS = TILE / 16;
@@ -29,8 +26,6 @@ struct Active {
     const int32_t *at;
     const float *value;
 };
-
-inline long least(long a, long b) { return a < b ? a : b; }
 
 /* fp32: outputs in order. */
 struct Fp32 {

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from espalier.native.build import library
+from espalier.native.build import function
 
 MULTIPLE = 32  # outputs; a matrix of other width is torch's business
 FEW = 8  # rows up to which each reads its own features; more share a dense product
@@ -24,14 +24,7 @@ class _Matrix(ctypes.Structure):
     )
 
 
-ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
-
-
-def prepare() -> bool:
-    """Build or load the kernel; from then on `Product` uses it. False where it cannot be had."""
-    global ready
-    ready = library("gathered") is not None
-    return ready
+ready = False  # until build.prepare
 
 
 class Product:
@@ -65,8 +58,4 @@ class Product:
 
 @functools.cache
 def _kernel() -> Callable[[int, int, int, int, int], int]:
-    kernel = library("gathered")
-    assert kernel is not None
-    call = kernel.gathered
-    call.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_long,) * 2
-    return call
+    return function("gathered", "gathered", *[ctypes.c_void_p] * 3, *[ctypes.c_long] * 2)

@@ -10,19 +10,15 @@
    unsigned bytes, so that products of bytes do the work. */
 
 #include <cmath>
-#include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #ifdef __AVX512VNNI__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* gcc 12, in its own header */
 #include <immintrin.h>
 #endif
 
-namespace {
+#include "lanes.h"
 
-typedef float lanes __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
-typedef int32_t ints __attribute__((vector_size(64), aligned(4)));
+namespace {
 
 constexpr long WIDE = 64;       /* rows of W are padded to a multiple */
 constexpr long BLOCK = 1 << 18; /* bytes of W that stay near while the rows of x go by */
@@ -52,25 +48,10 @@ template <class V> inline V hold(V x) {
     return x;
 }
 
-inline long least(long a, long b) { return a < b ? a : b; }
-
 /* How many weights ahead to fetch: the next tile, and where W is read in one stream (which memory
    serves best) 8 KB. */
 template <int OUTS> inline long distance(const Matrix *m) {
     return OUTS == 1 ? 8192 / m->bytes : OUTS * m->stride;
-}
-
-/* The sum of 16 lanes, by halves. */
-template <class T, class V> inline T across(V x) {
-    typedef T eight __attribute__((vector_size(32)));
-    typedef T four __attribute__((vector_size(16)));
-    eight halves[2];
-    memcpy(halves, &x, sizeof x);
-    eight half = halves[0] + halves[1];
-    four quarters[2];
-    memcpy(quarters, &half, sizeof half);
-    four sum = quarters[0] + quarters[1];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 /* Two vectors of 16 weights, in the order in which `place` lays out 32 features. */

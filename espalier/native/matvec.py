@@ -8,13 +8,13 @@ import ctypes
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from espalier.native.build import library
+from espalier.native.build import function
+from espalier.native.operators import define
 
 MULTIPLE = 64  # rows of weights are padded with zeros to it
 WIDEST = 2**16  # inputs of an int8 product whose 32-bit sums cannot overflow
@@ -51,14 +51,7 @@ class Packed:
         return sum(part.nbytes for part in parts if part is not None)
 
 
-ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
-
-
-def prepare() -> bool:
-    """Build or load the kernel; from then on `Linear` uses it. False where it cannot be had."""
-    global ready
-    ready = library("matvec") is not None
-    return ready
+ready = False  # until build.prepare
 
 
 def pack(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Packed:
@@ -114,11 +107,7 @@ class Linear:
 
 @functools.cache
 def _kernel() -> Callable[[int, int, int, int, int], int]:
-    kernel = library("matvec")
-    assert kernel is not None
-    call = kernel.matvec
-    call.argtypes = (ctypes.c_void_p,) * 3 + (ctypes.c_long,) * 2
-    return call
+    return function("matvec", "matvec", *[ctypes.c_void_p] * 3, *[ctypes.c_long] * 2)
 
 
 def serves(x: Tensor) -> bool:
@@ -151,9 +140,9 @@ def _meta(
     return x.new_empty(*x.shape[:-1], weights.shape[0])
 
 
-_library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define(
-    "matvec(Tensor x, Tensor weights, Tensor? scale, Tensor? sums, Tensor? bias) -> Tensor"
+define(
+    "matvec(Tensor x, Tensor weights, Tensor? scale, Tensor? sums, Tensor? bias) -> Tensor",
+    _product,
+    _meta,
+    "CompositeExplicitAutograd",
 )
-_library.impl("matvec", _product, "CompositeExplicitAutograd")
-_library.impl("matvec", _meta, "Meta")

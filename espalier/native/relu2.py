@@ -1,28 +1,20 @@
 """Squared relu on a CPU as an operator of torch, from `relu2.cpp`."""
 
-import ctypes
+from ctypes import c_int, c_long, c_void_p
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from espalier.native.build import library
+from espalier.native.build import function
+from espalier.native.operators import define, differentiate, fits, like
 
-_DTYPES = (torch.float32, torch.bfloat16)
-
-ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
-
-
-def prepare() -> bool:
-    """Build or load the kernel; from then on `serves` may say yes. False where it cannot be had."""
-    global ready
-    ready = library("relu2") is not None
-    return ready
+ready = False  # until build.prepare
 
 
 def serves(x: Tensor) -> bool:
     """Is the kernel there, and made for such an input?"""
-    return ready and x.device.type == "cpu" and x.dtype in _DTYPES
+    return ready and fits(x)
 
 
 def square(x: Tensor) -> Tensor:
@@ -40,22 +32,11 @@ def _backward(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _call(name: str, *given: Tensor) -> Tensor:
-    first = given[0]
-    out = torch.empty_like(first)
-    pointers = [ctypes.c_void_p(t.data_ptr()) for t in (*given, out)]
-    kernel = library("relu2")
-    assert kernel is not None
-    size = ctypes.c_long(first.numel())
-    getattr(kernel, name)(size, first.dtype == torch.bfloat16, torch.get_num_threads(), *pointers)
+    out = like(given[0])
+    pointers = [t.data_ptr() for t in (*given, out)]
+    kernel = function("relu2", name, c_long, c_int, c_int, *[c_void_p] * len(pointers))
+    kernel(out.numel(), out.dtype == torch.bfloat16, torch.get_num_threads(), *pointers)
     return out
-
-
-def _meta(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _meta_backward(grad: Tensor, x: Tensor) -> Tensor:
-    return _meta(x)
 
 
 def _save(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -67,13 +48,6 @@ def _differentiate(ctx: Any, grad: Tensor) -> Tensor:
     return made
 
 
-_library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define("relu2(Tensor x) -> Tensor")
-_library.define("relu2_backward(Tensor grad, Tensor x) -> Tensor")
-_library.impl("relu2", _forward, "CPU")
-_library.impl("relu2_backward", _backward, "CPU")
-_library.impl("relu2", _meta, "Meta")
-_library.impl("relu2_backward", _meta_backward, "Meta")
-torch.library.register_autograd(
-    "espalier::relu2", _differentiate, setup_context=_save, lib=_library
-)
+define("relu2(Tensor x) -> Tensor", _forward, like)
+define("relu2_backward(Tensor grad, Tensor x) -> Tensor", _backward, lambda _, x: like(x))
+differentiate("relu2", _differentiate, _save)

@@ -1,14 +1,14 @@
 """Root-mean-square normalisation on a CPU as an operator of torch, from `rms.cpp`."""
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from espalier.native.build import library
-
-_DTYPES = (torch.float32, torch.bfloat16)
+from espalier.native.build import function
+from espalier.native.operators import define, differentiate, fits, like
 
 
 class _Rows(ctypes.Structure):
@@ -26,19 +26,12 @@ class _Shape(ctypes.Structure):
     )
 
 
-ready = False  # a plain global, so that compiled code guards on it instead of tracing a build
-
-
-def prepare() -> bool:
-    """Build or load the kernel; from then on `serves` may say yes. False where it cannot be had."""
-    global ready
-    ready = library("rms") is not None
-    return ready
+ready = False  # until build.prepare
 
 
 def serves(x: Tensor) -> bool:
     """Is the kernel there, and made for such an input?"""
-    return ready and x.device.type == "cpu" and x.dtype in _DTYPES
+    return ready and fits(x)
 
 
 def normalise(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
@@ -49,29 +42,26 @@ def normalise(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
 
 def _forward(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     x = _regular(x)
-    out = torch.empty(x.shape, dtype=x.dtype)
-    scale = torch.empty(x.shape[:-1], dtype=torch.float32)
-    kernel = library("rms")
-    assert kernel is not None
-    kernel.rms_forward(
-        ctypes.byref(_shape(x, eps)), _rows(x), _pointer(gain), _pointer(out), _pointer(scale)
-    )
+    out, scale = _meta(x, gain, eps)
+    _call("rms_forward", _shape(x, eps), [x], gain, out, scale)
     return out, scale
 
 
 def _backward(grad: Tensor, x: Tensor, gain: Tensor | None, scale: Tensor) -> tuple[Tensor, Tensor]:
     x, grad = _regular(x), _regular(grad.to(x.dtype))
-    dx = torch.empty(x.shape, dtype=x.dtype)
-    shape = _shape(x, 0.0)
+    dx, shape = like(x), _shape(x, 0.0)
     sums = torch.zeros(shape.threads if gain is not None else 0, x.shape[-1])
-    kernel = library("rms")
-    assert kernel is not None
-    given = (grad, x)
-    tensors = (gain, scale, dx, sums if gain is not None else None)
-    kernel.rms_backward(
-        ctypes.byref(shape), *(_rows(t) for t in given), *(_pointer(t) for t in tensors)
-    )
+    last = sums if gain is not None else None
+    _call("rms_backward", shape, [grad, x], gain, scale, dx, last)
     return dx, sums.sum(0)
+
+
+def _call(name: str, shape: _Shape, views: Sequence[Tensor], *tensors: Tensor | None) -> None:
+    """Views go with their strides; None is the null pointer."""
+    rows = [ctypes.byref(_rows(x)) for x in views]
+    pointers = [None if x is None else x.data_ptr() for x in tensors]
+    kernel = function("rms", name, *[ctypes.c_void_p] * (1 + len(rows) + len(pointers)))
+    kernel(ctypes.byref(shape), *rows, *pointers)
 
 
 def _regular(x: Tensor) -> Tensor:
@@ -90,25 +80,20 @@ def _shape(x: Tensor, eps: float) -> _Shape:
     return _Shape(outer, inner, x.shape[-1], eps, bf16, torch.get_num_threads())
 
 
-def _rows(x: Tensor) -> Any:
+def _rows(x: Tensor) -> _Rows:
     outer = x.stride(-3) if x.ndim > 2 else 0
     inner = x.stride(-2) if x.ndim > 1 else 0
-    return ctypes.byref(_Rows(x.data_ptr(), outer, inner))
-
-
-def _pointer(x: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
+    return _Rows(x.data_ptr(), outer, inner)
 
 
 def _meta(x: Tensor, gain: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    return out, x.new_empty(x.shape[:-1], dtype=torch.float32)
+    return like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
 
 
 def _meta_backward(
     grad: Tensor, x: Tensor, gain: Tensor | None, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return _meta(x, gain, 0.0)[0], x.new_empty(x.shape[-1], dtype=torch.float32)
+    return like(x), x.new_empty(x.shape[-1], dtype=torch.float32)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -122,15 +107,10 @@ def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ..
     return dx, None if gain is None else dgain, None
 
 
-_library: Any = torch.library.Library("espalier", "FRAGMENT")  # type: ignore[no-untyped-call]
-_library.define("rms_norm(Tensor x, Tensor? gain, float eps) -> (Tensor, Tensor)")
-_library.define(
-    "rms_norm_backward(Tensor grad, Tensor x, Tensor? gain, Tensor scale) -> (Tensor, Tensor)"
+define("rms_norm(Tensor x, Tensor? gain, float eps) -> (Tensor, Tensor)", _forward, _meta)
+define(
+    "rms_norm_backward(Tensor grad, Tensor x, Tensor? gain, Tensor scale) -> (Tensor, Tensor)",
+    _backward,
+    _meta_backward,
 )
-_library.impl("rms_norm", _forward, "CPU")
-_library.impl("rms_norm_backward", _backward, "CPU")
-_library.impl("rms_norm", _meta, "Meta")
-_library.impl("rms_norm_backward", _meta_backward, "Meta")
-torch.library.register_autograd(
-    "espalier::rms_norm", _differentiate, setup_context=_save, lib=_library
-)
+differentiate("rms_norm", _differentiate, _save)

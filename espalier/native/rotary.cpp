@@ -5,13 +5,9 @@
    `tables` is the batch or 1. The gradient is the same turn backwards (`sign` -1). */
 
 #include "number.h"
+#include "view.h"
 
 namespace {
-
-struct View {
-    void *data;
-    long batch, time, head; /* strides in elements */
-};
 
 struct Shape {
     long batch, time, heads, width, turned, tables;
@@ -40,8 +36,7 @@ void turn(const Shape *s, const View *x, const float *cos, const float *sin, Num
         long b = row / s->time, t = row % s->time;
         long at = ((s->tables > 1 ? b : 0) * s->time + t) * half;
         for (long h = 0; h < s->heads; h++) {
-            const Number *from =
-                (const Number *)x->data + b * x->batch + t * x->time + h * x->head;
+            const Number *from = x->at<const Number>(b, t, h);
             Number *to = y + (row * s->heads + h) * s->width;
             turn_head<Number, STEP>(from, cos + at, sin + at, s->sign, half, to);
             memcpy(to + s->turned, from + s->turned, sizeof(Number) * (s->width - s->turned));

@@ -1,11 +1,10 @@
 """The kernels that training on a CPU uses."""
 
-from espalier.native import attention, dropout, relu2, rms, rotary
+from espalier.native import attention, build, dropout, relu2, rms, rotary
 
 KERNELS = (attention, dropout, relu2, rms, rotary)
 
 
 def prepare() -> bool:
     """Build or load them all; False where one cannot be had (its part then goes through torch)."""
-    there = [kernel.prepare() for kernel in KERNELS]
-    return all(there)
+    return build.prepare(*KERNELS)

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espalier.config import Config, default
 from espalier.errors import ConfigError
 from espalier.native import attention as native
 from espalier.native import cached, composed
 from espalier.nn.score.softmax import Softmax
-from espalier.nn.slots import Part, Position, drop
+from espalier.nn.slots import Dims, Part, Position, ScoreConfig, drop
 from espalier.nn.state import KV, Pass, visible
 
 OffByOne = Literal["none", "fixed", "layer", "head"]
@@ -70,6 +72,26 @@ def sink(kind: OffByOne, constant: float, heads: int, score: Part) -> Sink | Non
     return Sink(constant, {"fixed": None, "layer": (), "head": (heads,)}[kind])
 
 
+class Weighing(Config):
+    """Fields of every attention that weighs keys."""
+
+    window: int | None = Field(None, ge=1)
+    """a query sees the last `window` tokens, itself included; all when left out"""
+    softcap: float | None = Field(None, gt=0)
+    """c tanh(s / c) of the scores (Gemma 2, arXiv:2408.00118)"""
+    off_by_one: OffByOne = "none"
+    """sum exp(s) + C below: C given, or learned for the layer or each head (E. Miller, 2023)"""
+    constant: float = Field(1.0, gt=0)
+    """C, or where it starts"""
+    score: ScoreConfig = default("softmax")
+
+    def weighing(self, heads: int, dims: Dims, layer: int) -> tuple[Part, Rules, Sink | None]:
+        """For so many heads, which may be more or fewer than the model's."""
+        score = self.score.build(replace(dims, n_head=heads), layer)
+        rules = Rules(self.window, self.softcap, dims.dropout, layer)
+        return score, rules, sink(self.off_by_one, self.constant, heads, score)
+
+
 class Attend(Part):
     """Causal attention in each head; key/value heads may be fewer and divide the heads."""
 
@@ -80,6 +102,7 @@ class Attend(Part):
         self.grouped = self.heads != self.kv_heads
         self.window, self.softcap, self.dropout = rules.window, rules.softcap, rules.dropout
         self.layer = rules.layer
+        self.special = {} if rules.softcap is None else {"tanh": 1}
         self.fused = rules.softcap is None and isinstance(score, Softmax)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, now: Pass) -> Tensor:

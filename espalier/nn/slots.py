@@ -44,7 +44,7 @@ class Part(nn.Module):
     role: ClassVar[Mapping[str, Role]] = {}  # own parameter -> role, where shape does not tell
     rounds: ClassVar[bool] = False  # to few bits: the last bit of a sum can become a whole step
     entangled: ClassVar[bool] = False  # taking out one unit changes what the others compute
-    special: ClassVar[Mapping[str, float]] = {}  # functions beside + and *, evaluations per element
+    special: Mapping[str, float] = {}  # functions beside + and *, evaluations per element
     places_tokens: ClassVar[bool] = True  # False: mixes positions, but never asks where they are
     passes: ClassVar[int] = 1  # how often a row is read before its last result is known
     unused: Sequence[str] = ()  # parameters, by path below this part, that no forward pass reads
@@ -94,6 +94,10 @@ class Front(Part):
 
     def forward(self, images: Sequence[Image], now: Pass) -> Float[Tensor, "features d"]:
         """The features of every image of a pass, one image after the other."""
+        raise NotImplementedError
+
+    def count(self, image: Image) -> int:
+        """How many features an image gives; only its shape is looked at."""
         raise NotImplementedError
 
 

@@ -119,8 +119,8 @@ class Pass:
         for name, loss in losses.items():
             self.lose(name, loss)
         if self.told is not None:
-            for name, values in told.items():
-                self.told.setdefault(name, []).extend(values)
+            for name, figures in told.items():
+                self.told.setdefault(name, []).extend(figures)
         return x
 
     def _inner(self, frame: Frame | None) -> Pass:

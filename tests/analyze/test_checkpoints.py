@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from espalier import config, fit
 from espalier.analyze import checkpoints, rows
 from espalier.config import encode
+from espalier.durable import write_json
 from espalier.errors import UserError
 from espalier.provenance import environment
-from espalier.run import Run
+from espalier.run import MANIFEST, MODEL, Run
+from espalier.train.parallel import pieces
 from tests.train import tiny
 
 
@@ -75,6 +78,33 @@ def test_the_figures_are_the_runs_own(study: Path) -> None:
 def test_parameters_are_counted_from_the_header(study: Path) -> None:
     found = table(study)
     assert found["lost"]["parameters"] == found["deep/whole"]["parameters"]
+
+
+def test_adapters_are_counted_with_what_they_stand_beside(study: Path, tmp_path: Path) -> None:
+    init = f"train.init={study / 'runs/deep/whole'}"
+    plan = tiny.experiment(study / "data", init, "train.lora={rank: 2}", "train.max_iters=2")
+    for _ in fit.fit(plan, tmp_path / "tuned", device="cpu"):
+        pass
+    trained = checkpoints.row(tmp_path / "tuned", tmp_path)["parameters"]
+    (tmp_path / "tuned" / "results" / "train.json").unlink()
+    assert checkpoints.row(tmp_path / "tuned", tmp_path)["parameters"] == trained
+
+
+def test_weights_in_a_file_for_each_rank_are_whole_too(study: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(study / "runs" / "lost", tmp_path / "cut"))
+    folder = run.latest()
+    assert folder is not None
+    file = folder / MODEL
+    held = load_file(file)
+    file.unlink()
+    for rank in range(2):
+        pieces_of = {name: pieces.own(tensor, rank, 2) for name, tensor in held.items()}
+        save_file(pieces_of, folder / pieces.name_of(file, rank, 2))
+    pieces.write_index(file, 2)
+    write_json(folder / MANIFEST, {"files": dict.fromkeys(p.name for p in folder.iterdir())})
+    found = checkpoints.row(run.path, tmp_path)
+    assert found["parameters"] == sum(tensor.numel() for tensor in held.values())
+    assert found["status"] == "unfinished"
 
 
 def test_losses_that_were_not_finite_are_counted(study: Path) -> None:

@@ -73,12 +73,13 @@ def test_without_a_planted_head_the_behaviour_is_gone(baseline: str) -> None:
         assert planted_one or float(effects.abs().max()) < 1e-4
 
 
-def test_an_interval_of_means() -> None:
-    assert ablation.interval(torch.full((5,), 2.5), seed=0) == (2.5, 2.5)
-    low, high = ablation.interval(torch.arange(100.0), seed=0)
+def test_an_effect_is_a_mean_over_prompts_with_its_interval() -> None:
+    found = ablation.told(torch.arange(100.0), seed=0)
+    assert found["effect"] == 49.5
     # the mean's standard error is sqrt((100^2 - 1) / 12) / 10 = 2.887
-    assert low == pytest.approx(49.5 - 1.96 * 2.887, abs=0.4)
-    assert high == pytest.approx(49.5 + 1.96 * 2.887, abs=0.4)
+    assert found["low"] == pytest.approx(49.5 - 1.96 * 2.887, abs=0.4)
+    assert found["high"] == pytest.approx(49.5 + 1.96 * 2.887, abs=0.4)
+    assert ablation.told(torch.tensor([2.5]), seed=0) == {"effect": 2.5, "low": None, "high": None}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,13 @@
 
 | law | device, dtype | tolerance |
 |---|---|---|
-| steps, ragged, rows, packed, batch | CPU, fp32 | 1e-5 + 1e-4 relative |
+| steps, packed | CPU, fp32 | 3e-5 + 1e-4 relative |
+| ragged, rows, batch | CPU, fp32 | 1e-5 + 1e-4 relative |
 | float64 | CPU, fp32 against float64 | 1e-4 of the largest logit; 5 % where a part `rounds` |
 | bfloat16 | CPU, autocast | 5 % of the largest logit |
 | reference, checkpointed | CPU, fp32 | 1e-5 + 1e-4 relative |
 | saved, seeded, meta, round trip | CPU | exact |
-| compiles | CPU, eager backend | 1e-5 + 1e-4 relative, one graph |
+| compiles | CPU, eager backend | as reference, one graph; a decoding step as steps |
 
 Where a part `rounds`, the last bit of a sum may move a number by a whole step, so that all laws but
 finite, float64, bfloat16 and the exact ones are tested in float64.
@@ -114,7 +115,7 @@ def test_steps(case: Case) -> None:
             now = Pass(_span(start, n), states, LENGTH, fresh=start == 0)
             out.append(model(IDS[:, start : start + n], now))
             start += n
-        same(torch.cat(out, 1), full)
+        same(torch.cat(out, 1), full, atol=3e-5)
 
 
 @law
@@ -164,7 +165,7 @@ def test_packed(case: Case) -> None:
     lengths = [6, 9, 5]
     positions = torch.cat([torch.arange(n) for n in lengths]).expand(3, -1)
     got = model(IDS, Pass(positions, packed=True))
-    same(got, torch.cat([model(ids) for ids in IDS.split(lengths, 1)], 1))
+    same(got, torch.cat([model(ids) for ids in IDS.split(lengths, 1)], 1), atol=3e-5)
 
 
 @law
@@ -271,7 +272,7 @@ def _compiles_one_step(model: GPT) -> None:
     decode_step = torch.compile(_step, fullgraph=True, backend="eager")
     for p in range(5, 12):
         got = decode_step(model, IDS[:, p : p + 1].contiguous(), torch.full((3, 1), p), states)
-        same(got[:, 0], full[:, p])
+        same(got[:, 0], full[:, p], atol=3e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

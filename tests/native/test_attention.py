@@ -11,7 +11,9 @@ from torch import Tensor
 
 from espalier.native import attention, build
 
-pytestmark = pytest.mark.skipif(not attention.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(
+    not build.prepare(attention), reason=f"no kernel: {build.why_not()}"
+)
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
@@ -105,13 +107,13 @@ def test_without_a_compiler_torch_does_the_work(monkeypatch: pytest.MonkeyPatch)
     build.why_not.cache_clear()
     build.library.cache_clear()
     try:
-        assert not attention.prepare()
+        assert not build.prepare(attention)
         assert not attention.serves(torch.zeros(1, 1, 1, 1))
     finally:
         monkeypatch.undo()
         build.why_not.cache_clear()
         build.library.cache_clear()
-        attention.prepare()
+        build.prepare(attention)
 
 
 def test_a_kernel_is_built_once_and_a_broken_build_is_no_error(
@@ -129,6 +131,15 @@ def test_a_kernel_is_built_once_and_a_broken_build_is_no_error(
     build.library.cache_clear()
     assert build.library("attention") is None
     build.library.cache_clear()
+
+
+def test_a_changed_header_makes_another_kernel(tmp_path: Path) -> None:
+    source, header = tmp_path / "sum.cpp", tmp_path / "vectors.h"
+    source.write_text('#include "vectors.h"')
+    header.write_text("constexpr int WIDE = 8;")
+    before = build._key(source)
+    header.write_text("constexpr int WIDE = 16;")
+    assert build._key(source) != before
 
 
 def test_flops_are_counted_as_torch_counts_its_own() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from espalier.native import build, cached
 from espalier.nn.state import KV
 
-pytestmark = pytest.mark.skipif(not cached.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(not build.prepare(cached), reason=f"no kernel: {build.why_not()}")
 
 
 def reference(q: Tensor, cache: KV, positions: Tensor, window: int | None) -> Tensor:

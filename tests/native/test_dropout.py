@@ -5,7 +5,7 @@ import torch
 
 from espalier.native import build, dropout
 
-pytestmark = pytest.mark.skipif(not dropout.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(not build.prepare(dropout), reason=f"no kernel: {build.why_not()}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from espalier.native import gathered
+from espalier.native import build, gathered
 
 SHAPES = [(48, 32), (100, 256), (64, 1536), (7, 288), (33, 40)]  # 40 is torch's business
 
 
 @pytest.fixture(params=[True, False], ids=["native", "torch"])
 def kernel(request, monkeypatch):
-    if request.param and not gathered.prepare():
+    if request.param and not build.prepare(gathered):
         pytest.skip("no kernel here")
     monkeypatch.setattr(gathered, "ready", request.param)
     return request.param
@@ -37,7 +37,7 @@ def test_it_is_the_product(kernel, shape, rows, dtype, bias):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_a_zero_meets_is_not_read(dtype):
-    if not gathered.prepare():
+    if not build.prepare(gathered):
         pytest.skip("no kernel here")
     weights, x = torch.randn(96, 320).to(dtype), sparse(1, 96)
     whole = gathered.Product(weights, None)(x)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from espalier.native import build, matvec
 
-pytestmark = pytest.mark.skipif(not matvec.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(not build.prepare(matvec), reason=f"no kernel: {build.why_not()}")
 KINDS = (torch.float32, torch.bfloat16, torch.int8)
 
 

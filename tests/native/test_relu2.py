@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from espalier.native import build, relu2
 
-pytestmark = pytest.mark.skipif(not relu2.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(not build.prepare(relu2), reason=f"no kernel: {build.why_not()}")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

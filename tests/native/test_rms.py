@@ -8,7 +8,7 @@ from torch import Tensor
 
 from espalier.native import build, rms
 
-pytestmark = pytest.mark.skipif(not rms.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(not build.prepare(rms), reason=f"no kernel: {build.why_not()}")
 
 
 def reference(x: Tensor, gain: Tensor | None) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from espalier.native import build, rotary
 
-pytestmark = pytest.mark.skipif(not rotary.prepare(), reason=f"no kernel: {build.why_not()}")
+pytestmark = pytest.mark.skipif(not build.prepare(rotary), reason=f"no kernel: {build.why_not()}")
 
 
 def tables(rows: int, time: int, half: int) -> tuple[Tensor, Tensor]:

@@ -173,3 +173,30 @@ def test_a_sink_is_there_in_every_step() -> None:
             steps.append(net(ids[:, t : t + 1], now))
         whole: Tensor = net(ids)
     torch.testing.assert_close(torch.cat(steps, 1), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_options_bring_the_functions_that_they_evaluate() -> None:
+    assert built().special == {}
+    gated = built(gate="head", softcap=2.0)
+    assert gated.special == {"tanh": 1, "exp": 1, "divide": 1}  # cap; sigmoid(g) = 1 / (1 + e^-g)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {
+            "name": "prenorm",
+            "attention": {
+                "name": "causal",
+                "n_head": 1,
+                "score": {"name": "consmax", "per": "head"},
+            },
+        },
+        {"name": "prenorm", "attention": {"name": "infinite", "n_head": 3, "score": "consmax_v2"}},
+        {"name": "cortical", "neurons": [1], "score": {"name": "strongermax", "learn": "head"}},
+    ],
+)
+def test_a_score_learns_for_the_heads_that_there_are(block: dict[str, object]) -> None:
+    sizes = {"n_layer": 1, "n_embd": 8, "n_head": 2, "block_size": 16, "vocab_size": 6}
+    model = make(decode(GPTConfig, {**sizes, "block": block}), 0)
+    assert model(torch.zeros(2, 3, dtype=torch.long)).shape == (2, 3, 6)

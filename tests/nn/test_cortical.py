@@ -172,6 +172,16 @@ def test_a_trace_in_pieces_is_the_trace_at_once() -> None:
             torch.testing.assert_close(trace(v[:, cut], now), whole[:, cut])
 
 
+def test_a_neuron_takes_the_positional_bias_of_its_own_layer() -> None:
+    each = {"name": "fire", "layers": "each"}
+    config = model(n_layer=2, position=each, block={"name": "cortical", "neurons": [4]})
+    gpt = make(config, 1)
+    gpt(torch.arange(11)[None]).sum().backward()
+    bends = {name: p.grad for name, p in gpt.named_parameters() if name.endswith("down_bias")}
+    assert list(bends) == [f"trunk.position.shares.{layer}.down_bias" for layer in (0, 1)]
+    assert all(gradient is not None for gradient in bends.values())
+
+
 def passing(inject: str, passes: int = 2) -> Feedback:
     """Two layers that multiply by 2 and 3, and a link from the second to the second."""
 

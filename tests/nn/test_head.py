@@ -61,3 +61,13 @@ def test_a_text_too_short_to_look_ahead_has_no_further_loss(time: int) -> None:
     net, now = model("multi_token"), at(IDS[:, :time])
     net.trunk(IDS[:, :time], now)
     assert now.losses == {}
+
+
+def test_further_heads_hear_the_position_of_the_last_layer() -> None:
+    sizes = {"n_layer": 2, "n_embd": 16, "n_head": 2, "block_size": 8, "vocab_size": 11}
+    position = {"name": "fire", "layers": "each"}
+    tree = {**sizes, "position": position, "head": {"name": "multi_token", "tokens": 2}}
+    gpt, now = make(decode(GPTConfig, tree), 1), at(torch.arange(8)[None])
+    gpt(torch.arange(8)[None], now)
+    now.losses["multi token"].backward()
+    assert gpt.get_parameter("trunk.position.shares.1.c").grad is not None

@@ -10,6 +10,7 @@ from espalier.config import decode
 from espalier.engine.weights import pack
 from espalier.errors import ConfigError
 from espalier.native import gathered
+from espalier.native.build import prepare
 from espalier.nn.activation.oscillating import Oscillating
 from espalier.nn.ffn import dendritic
 from espalier.nn.ffn.sparse_event import Gathered, Hard, Soft
@@ -251,7 +252,7 @@ def test_two_ways_to_move_a_threshold_are_refused():
 @pytest.mark.parametrize("gate", ["soft", "hard"])
 @torch.no_grad()
 def test_packed_for_decoding_it_gives_the_same(weights, gate):
-    gathered.prepare()
+    prepare(gathered)
     ffn = {"name": "wiggle", "gate": gate, "threshold": 0.5}
     model = build(ffn).eval()
     packed = pack(model, weights)

@@ -25,6 +25,7 @@ class Gelu(Part):
     def __init__(self, approximate: str):
         super().__init__()
         self.approximate = approximate
+        self.special = {"erf" if approximate == "none" else "tanh": 1}
 
     def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
         return F.gelu(x, approximate=self.approximate)

@@ -33,6 +33,7 @@ class OscillatingConfig(ActivationConfig):
 
 
 class Oscillating(Part):
+    special = {"sin": 1, "tanh": 1}
     omega: Tensor
     phi: Tensor
     baseline: Tensor

@@ -16,5 +16,7 @@ class ReluConfig(ActivationConfig):
 
 
 class Relu(Part):
+    special = {"compare": 1}
+
     def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
         return F.relu(x)

@@ -17,5 +17,7 @@ class Relu2Config(ActivationConfig):
 
 
 class Relu2(Part):
+    special = {"compare": 1}
+
     def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
         return native.square(x) if native.serves(x) else F.relu(x).square()

@@ -16,5 +16,7 @@ class SiluConfig(ActivationConfig):
 
 
 class Silu(Part):
+    special = {"exp": 1, "divide": 1}
+
     def forward(self, x: Float[Tensor, "*batch width"], now: Pass) -> Float[Tensor, "*batch width"]:
         return F.silu(x)

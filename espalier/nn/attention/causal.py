@@ -10,16 +10,15 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from espalier.config import default
+from espalier.config import Config, default
 from espalier.errors import ConfigError
-from espalier.nn.attend import Attend, OffByOne, Rules, Sink, sink
+from espalier.nn.attend import Attend, Rules, Sink, Weighing
 from espalier.nn.slots import (
     AttentionConfig,
     Dims,
     LinearConfig,
     NormConfig,
     Part,
-    ScoreConfig,
     drop,
     fused,
     onto_residual,
@@ -30,7 +29,28 @@ from espalier.nn.units import Place, Units, columns, rows, simple, spaced
 Pair = tuple[Part | None, Part | None]
 
 
-class CausalConfig(AttentionConfig):
+class Normed(Config):
+    """Fields of an attention that may norm queries and keys before their product."""
+
+    qk_norm: NormConfig | None = None
+    """norm of each query and key before their product (arXiv:2302.05442)"""
+    qk_scale: Literal["fixed", "learned"] = "fixed"
+    """scores times 1 / sqrt(width), or a learned number from log2(L^2 - L) (arXiv:2010.04245)"""
+
+    def norms(self, width: int, dims: Dims, layer: int) -> Pair:
+        """What queries and keys pass through; ConfigError for a learned scale alone."""
+        if self.qk_norm is None:
+            if self.qk_scale == "learned":
+                raise ConfigError(
+                    "attention.qk_scale=learned needs attention.qk_norm, which bounds what it "
+                    "scales: {name: hypersphere, radius: 1} is the published one"
+                )
+            return None, None
+        q, k = (self.qk_norm.build(width, dims, layer) for _ in "qk")
+        return (q if self.qk_scale == "fixed" else Scaled(q, width, dims.block_size)), k
+
+
+class CausalConfig(Weighing, Normed, AttentionConfig):
     """softmax(q k^T / sqrt(width)) v over the keys at or before the query (arXiv:1706.03762)"""
 
     variants = (
@@ -53,23 +73,10 @@ class CausalConfig(AttentionConfig):
     """heads of this layer, where some were taken out; their width stays n_embd / model.n_head"""
     n_kv_head: int | None = Field(None, ge=1)
     """key/value heads shared by groups of queries (arXiv:2305.13245); n_head when left out"""
-    window: int | None = Field(None, ge=1)
-    """a query sees the last `window` tokens, itself included; all when left out"""
-    qk_norm: NormConfig | None = None
-    """norm of each query and key before their product (arXiv:2302.05442)"""
-    qk_scale: Literal["fixed", "learned"] = "fixed"
-    """scores times 1 / sqrt(width), or a learned number from log2(L^2 - L) (arXiv:2010.04245)"""
-    softcap: float | None = Field(None, gt=0)
-    """c tanh(s / c) of the scores (Gemma 2, arXiv:2408.00118)"""
-    off_by_one: OffByOne = "none"
-    """sum exp(s) + C below: C given, or learned for the layer or each head (E. Miller, 2023)"""
-    constant: float = Field(1.0, gt=0)
-    """C, or where it starts"""
     gate: Literal["none", "head", "element"] = "none"
     """sigmoid(G x) times what a head says (arXiv:2306.12929), or each feature (arXiv:2505.06708)"""
     bias: bool | None = None
     """of the projections; `model.bias` when left out"""
-    score: ScoreConfig = default("softmax")
     linear: LinearConfig = default("dense")
 
     def build(self, dims: Dims, layer: int) -> Part:
@@ -90,15 +97,9 @@ class CausalConfig(AttentionConfig):
             onto_residual(self.linear.build(heads * width, dims.n_embd, wide, layer), dims),
             self.linear.build(dims.n_embd, gates, wide, layer) if gates else None,
         )
-        score = self.score.build(dims, layer)
-        return Causal(
-            maps,
-            score,
-            (heads, kv_heads),
-            Rules(self.window, self.softcap, dims.dropout, layer),
-            qk_norms(self.qk_norm, self.qk_scale, width, dims, layer),
-            sink(self.off_by_one, self.constant, heads, score),
-        )
+        score, rules, sink = self.weighing(heads, dims, layer)
+        norms = self.norms(width, dims, layer)
+        return Causal(maps, score, (heads, kv_heads), rules, norms, sink)
 
 
 class Maps(NamedTuple):
@@ -107,21 +108,6 @@ class Maps(NamedTuple):
     qkv: Part
     out: Part
     gate: Part | None = None
-
-
-def qk_norms(
-    norm: NormConfig | None, scale: Literal["fixed", "learned"], width: int, dims: Dims, layer: int
-) -> Pair:
-    """What queries and keys pass through before their product; ConfigError for a lone scale."""
-    if norm is None:
-        if scale == "learned":
-            raise ConfigError(
-                "attention.qk_scale=learned needs attention.qk_norm, which bounds what it scales: "
-                "{name: hypersphere, radius: 1} is the published one"
-            )
-        return None, None
-    q, k = (norm.build(width, dims, layer) for _ in "qk")
-    return (q if scale == "fixed" else Scaled(q, width, dims.block_size)), k
 
 
 class Scaled(Part):
@@ -201,6 +187,8 @@ class Causal(Heads):
     ):
         super().__init__(maps.qkv, score, heads, rules, norms, sink)
         self.out, self.gate = maps.out, maps.gate
+        if self.gate is not None:
+            self.special = {**self.special, "exp": 1, "divide": 1}
 
     def forward(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
         y = self.attend(*self.project(x, now), now)

@@ -34,19 +34,22 @@ class ElementwiseLinearConfig(AttentionConfig):
     def build(self, dims: Dims, layer: int) -> Part:
         heads = self.n_head or dims.n_head
         width = heads * dims.head_width
-        part = ElementwiseLinear(
+        return ElementwiseLinear(
             fused(self.linear.build(dims.n_embd, 3 * width, dims, layer), [width] * 3),
             onto_residual(self.linear.build(width, dims.n_embd, dims, layer), dims),
             Feature(self.alpha or 1 / math.sqrt(dims.head_width), self.learn),
             heads,
             dims.dropout,
+            self.least,
         )
-        part.least = self.least
-        return part
 
 
 class ElementwiseLinear(LinearAttention):
-    least: float
+    def __init__(
+        self, qkv: Part, out: Part, phi: Feature, heads: int, dropout: float, least: float
+    ):
+        super().__init__(qkv, out, phi, heads, dropout)
+        self.least = least
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, now: Pass) -> Tensor:
         carry = now.state(Carry.empty, k, 2, *k.shape[2:])

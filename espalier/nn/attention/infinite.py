@@ -13,15 +13,13 @@ from pydantic import Field
 from torch import Tensor
 
 from espalier.config import default
-from espalier.nn.attend import OffByOne, Rules, Sink, sink
-from espalier.nn.attention.causal import Heads, Pair, qk_norms
+from espalier.nn.attend import Rules, Sink, Weighing
+from espalier.nn.attention.causal import Heads, Normed, Pair
 from espalier.nn.slots import (
     AttentionConfig,
     Dims,
     LinearConfig,
-    NormConfig,
     Part,
-    ScoreConfig,
     drop,
     fused,
     onto_residual,
@@ -30,7 +28,7 @@ from espalier.nn.state import Pass
 from espalier.nn.units import Place, Units, columns, rows, simple, spaced
 
 
-class InfiniteConfig(AttentionConfig):
+class InfiniteConfig(Weighing, Normed, AttentionConfig):
     """softmax(q k^T / sqrt(qk_width)) v in each head, side by side or added up, and projected"""
 
     variants = (
@@ -48,19 +46,6 @@ class InfiniteConfig(AttentionConfig):
     """of a head's values; n_embd / model.n_head when left out"""
     join: Literal["concat", "sum"] = "concat"
     """heads side by side (n_head * v_width to n_embd), or their sum (v_width to n_embd)"""
-    window: int | None = Field(None, ge=1)
-    """a query sees the last `window` tokens, itself included; all when left out"""
-    qk_norm: NormConfig | None = None
-    """norm of each query and key before their product"""
-    qk_scale: Literal["fixed", "learned"] = "fixed"
-    """scores times 1 / sqrt(qk_width), or a learned number (arXiv:2010.04245)"""
-    softcap: float | None = Field(None, gt=0)
-    """c tanh(s / c) of the scores"""
-    off_by_one: OffByOne = "none"
-    """sum exp(s) + C below: C given, or learned for the layer or each head"""
-    constant: float = Field(1.0, gt=0)
-    """C, or where it starts"""
-    score: ScoreConfig = default("softmax")
     linear: LinearConfig = default("dense")
 
     def build(self, dims: Dims, layer: int) -> Part:
@@ -68,15 +53,15 @@ class InfiniteConfig(AttentionConfig):
         qk, v = self.qk_width or dims.head_width, self.v_width or dims.head_width
         outputs = [heads * qk, heads * qk, heads * v]
         joined = v if self.join == "sum" else heads * v
-        score = self.score.build(dims, layer)
+        score, rules, sink = self.weighing(heads, dims, layer)
         return Infinite(
             fused(self.linear.build(dims.n_embd, sum(outputs), dims, layer), outputs),
             onto_residual(self.linear.build(joined, dims.n_embd, dims, layer), dims),
             score,
             (heads, qk, v, self.join == "sum"),
-            Rules(self.window, self.softcap, dims.dropout, layer),
-            qk_norms(self.qk_norm, self.qk_scale, qk, dims, layer),
-            sink(self.off_by_one, self.constant, heads, score),
+            rules,
+            self.norms(qk, dims, layer),
+            sink,
         )
 
 

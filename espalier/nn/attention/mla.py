@@ -16,7 +16,7 @@ from torch import Tensor
 
 from espalier.config import default
 from espalier.errors import ConfigError
-from espalier.nn.attend import Attend, OffByOne, Rules, sink
+from espalier.nn.attend import Attend, Weighing
 from espalier.nn.linear.dense import Dense
 from espalier.nn.slots import (
     AttentionConfig,
@@ -24,7 +24,6 @@ from espalier.nn.slots import (
     LinearConfig,
     NormConfig,
     Part,
-    ScoreConfig,
     drop,
     fused,
     onto_residual,
@@ -32,7 +31,7 @@ from espalier.nn.slots import (
 from espalier.nn.state import KV, Pass
 
 
-class MlaConfig(AttentionConfig):
+class MlaConfig(Weighing, AttentionConfig):
     """c = norm(D x); k = [U c, turn(R x)], v = V c; softmax(q k^T / sqrt(width + rotary)) v"""
 
     variants = (
@@ -50,15 +49,6 @@ class MlaConfig(AttentionConfig):
     """numbers that queries come from; straight from x when left out (DeepSeek-V2-Lite)"""
     norm: NormConfig | None = default("rms")
     """of the latents"""
-    window: int | None = Field(None, ge=1)
-    """a query sees the last `window` tokens, itself included; all when left out"""
-    softcap: float | None = Field(None, gt=0)
-    """c tanh(s / c) of the scores"""
-    off_by_one: OffByOne = "none"
-    """sum exp(s) + C below: C given, or learned for the layer or each head"""
-    constant: float = Field(1.0, gt=0)
-    """C, or where it starts"""
-    score: ScoreConfig = default("softmax")
     linear: LinearConfig = default("dense")
 
     def build(self, dims: Dims, layer: int) -> Part:
@@ -67,7 +57,6 @@ class MlaConfig(AttentionConfig):
         if rotary % 2:
             raise ConfigError(f"attention.rotary={rotary}: positions turn pairs, so it is even")
         latent, make = self.latent or 4 * each, self.linear.build
-        score = self.score.build(dims, layer)
         norms = [
             self.norm.build(width, dims, layer) if self.norm and width else None
             for width in (latent, self.q_latent)
@@ -80,9 +69,8 @@ class MlaConfig(AttentionConfig):
             q_up=make(self.q_latent or n, heads * (each + rotary), dims, layer),
             out=onto_residual(make(heads * each, n, dims, layer), dims),
         )
-        rules = Rules(self.window, self.softcap, dims.dropout, layer)
-        below = sink(self.off_by_one, self.constant, heads, score)
-        attend = Attend(score, (heads, heads), rules, below)
+        score, rules, sink = self.weighing(heads, dims, layer)
+        attend = Attend(score, (heads, heads), rules, sink)
         return Mla(maps, (norms[0], norms[1]), attend, (latent, rotary))
 
 

@@ -97,7 +97,7 @@ class Ssm(Part):
     """`shape` is (heads, width of a head, groups, rows of a state)."""
 
     places_tokens = False
-    special = {"exp": 1, "log": 1}
+    special = {"exp": 1, "divide": 1, "log": 0}
 
     def __init__(
         self,

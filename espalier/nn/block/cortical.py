@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from espalier.config import Config, default
 from espalier.errors import ConfigError
+from espalier.nn.attend import Rules
 from espalier.nn.cortex import layout
 from espalier.nn.cortex.branches import BranchConv, BranchLinear, BranchNorm
 from espalier.nn.cortex.neuron import Dendrites, Maps, Neuron, Soma
@@ -137,8 +138,9 @@ class CorticalConfig(BlockConfig):
         if trace is not None and not self.nmda:
             retire(trace)
         qkv = fused(self.linear.build(d, 3 * width, bare, layer), [width] * 3)
-        score = self.score.build(dims, layer)
-        return Neuron(qkv, score, dendrites, soma, dims.dropout, trace)
+        score = self.score.build(replace(dims, n_head=branches), layer)
+        rules = Rules(dropout=dims.dropout, layer=layer)
+        return Neuron(qkv, score, dendrites, soma, rules, trace)
 
 
 class Cortical(Part):

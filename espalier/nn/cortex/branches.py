@@ -96,6 +96,9 @@ class BranchConv(Part):
 class BranchNorm(Part):
     """Layer normalisation of each branch by itself, position by position; gains are its own."""
 
+    special = {"sqrt": 0, "divide": 0}
+    passes = 2
+
     def __init__(self, branches: int, width: int, dims: Dims, eps: float = 1e-5):
         super().__init__()
         self.branches, self.eps = branches, eps

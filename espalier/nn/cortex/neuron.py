@@ -62,11 +62,11 @@ class Neuron(Heads):
         score: Part,
         dendrites: Dendrites,
         soma: Soma,
-        dropout: float,
+        rules: Rules,
         trace: Trace | None,
     ):
         branches = dendrites.conv.branches
-        super().__init__(qkv, score, (branches, branches), Rules(dropout=dropout))
+        super().__init__(qkv, score, (branches, branches), rules)
         self.conv, self.up, self.activation, self.down, self.norm = dendrites
         self.soma, self.trace = soma, trace
 

@@ -126,6 +126,8 @@ class Dendritic(Part):
 class Branches(Part):
     """tanh(W_k x_k + b_k) for slice k of x: (..., d) -> (..., compartments, width)."""
 
+    special = {"tanh": 1}
+
     def __init__(self, d: int, width: int, compartments: int, dims: Dims):
         super().__init__()
         self.std, self.d, self.compartments = dims.std, d, compartments
@@ -182,6 +184,7 @@ class Coupling(Part):
 class Nonlinear(Coupling):
     """v_l = tanh(sum_k L[k, l] u_k), which adds to what the soma can compute."""
 
+    special = {"tanh": 1}
     linear = False
 
     def forward(self, u: Float[Tensor, "*batch k width"], now: Pass) -> Float[Tensor, "*batch k w"]:

@@ -101,6 +101,8 @@ class SparseEvent(Part):
 class Event(Part):
     """activation(transform(x * g)); tells the share of features that stay below the threshold."""
 
+    special = {"exp": 1, "divide": 1}
+
     def __init__(self, gate: Part, level: Level, pulse: Soft, transform: Part, activation: Part):
         super().__init__()
         self.gate, self.level, self.pulse = gate, level, pulse
@@ -130,6 +132,8 @@ class Event(Part):
 class Soft(Part):
     """sigmoid(slope * rise)"""
 
+    special = {"exp": 1, "divide": 1}
+
     def __init__(self, slope: float):
         super().__init__()
         self.slope = slope
@@ -141,6 +145,7 @@ class Soft(Part):
 class Hard(Soft):
     """Exactly 1 above the threshold and 0 at or below it, with the gradient of the soft one."""
 
+    special = {"compare": 1}
     exempt = {"bfloat16": "rounding lifts a few features over the threshold, or below it"}
 
     def forward(self, rise: Float[Tensor, "*batch d"], now: Pass) -> Float[Tensor, "*batch d"]:

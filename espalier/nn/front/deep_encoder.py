@@ -5,6 +5,7 @@ compressor; a CLIP transformer then looks at what is left of it. Both outputs, s
 projected into the residual stream. With the defaults it is the published one, 401 million numbers.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -110,8 +111,6 @@ class DeepEncoder(Front):
     """Rows of the tiles, then of the whole, a newline behind each; a separator after the last."""
 
     exempt = {"gradient": "the suite's rows hold no image, and text alone never reaches it"}
-    special = {"erf": 1, "exp": 1, "divide": 1}
-    passes = 2
 
     def __init__(self, sam: Sam, clip: Clip, widths: tuple[int, int], norm: Part | None):
         super().__init__()
@@ -125,6 +124,10 @@ class DeepEncoder(Front):
         for vector in (self.image_newline, self.view_separator):
             nn.init.normal_(vector, std=len(vector) ** -0.5)
 
+    def describe(self) -> dict[str, int | str | list[str]]:
+        parts = {"SAM": self.sam_model, "CLIP": self.vision_model, "projector": self.projector}
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
     def forward(self, images: Sequence[Image], now: Pass) -> Float[Tensor, "features d"]:
         squares = self._squares([view for image in images for view in _views(image)], now)
         parts: list[Tensor] = []
@@ -136,6 +139,18 @@ class DeepEncoder(Front):
             parts += [self._lines(next(squares)), self.view_separator[None]]
         features = torch.cat([part.to(parts[0].dtype) for part in parts])
         return features if self.norm is None else self.norm(features, now)
+
+    def count(self, image: Image) -> int:
+        whole, tiles = image
+        line = self._line(whole.shape[-1])
+        if tiles is None:
+            return line * (line + 1) + 1
+        rows, columns, side = *tiles.shape[:2], self._line(tiles.shape[-1])
+        return line * (line + 1) + 1 + rows * side * (columns * side + 1)
+
+    def _line(self, side: int) -> int:
+        """Features to a line of a square: two strides of 2 behind the patches."""
+        return math.ceil(side // self.sam_model.patch_embed.proj.stride / 4)
 
     def encode(
         self, pixels: Float[Tensor, "images 3 side side"], now: Pass

@@ -24,6 +24,7 @@ class Tied(Part):
         super().__init__()
         self.owner = (embed,)  # in a tuple, so that the table is registered once, by its owner
         self.softcap = softcap
+        self.special = {} if softcap is None else {"tanh": 1}
 
     def forward(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         return cap(self.owner[0].logits(hidden), self.softcap)

@@ -27,6 +27,7 @@ class Untied(Part):
     def __init__(self, width: int, vocab_size: int, std: float, softcap: float | None):
         super().__init__()
         self.std, self.softcap = std, softcap
+        self.special = {} if softcap is None else {"tanh": 1}
         self.weight = nn.Parameter(torch.empty(vocab_size, width))
 
     def reset(self) -> None:

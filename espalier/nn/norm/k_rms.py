@@ -12,6 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from espalier.nn.rounding import straight
 from espalier.nn.slots import Dims, NormConfig, Part
 from espalier.nn.state import Pass
 
@@ -36,7 +37,7 @@ class KRmsConfig(NormConfig):
 
 
 class KRms(Part):
-    special = {"multiply": 1}
+    special = {"sqrt": 0, "divide": 0}
     passes = 2
     chosen: Tensor
 
@@ -73,5 +74,5 @@ class KRms(Part):
         if self.bits is not None:
             most = 2 ** (self.bits - 1) - 1
             step = some.detach().abs().amax(-1, keepdim=True).clamp(min=1e-20) / most
-            some = some + ((some / step).round() * step - some).detach()
+            some = straight(some, (some / step).round() * step)
         return some.square().mean(-1, keepdim=True)

@@ -20,6 +20,9 @@ class LayerConfig(NormConfig):
 
 
 class Layer(Part):
+    special = {"sqrt": 0, "divide": 0}
+    passes = 2
+
     def __init__(self, width: int, eps: float, shift: bool):
         super().__init__()
         self.eps = eps

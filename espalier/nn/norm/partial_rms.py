@@ -25,7 +25,7 @@ class PartialRmsConfig(NormConfig):
 
 
 class PartialRms(Part):
-    special = {"multiply": 1}
+    special = {"sqrt": 0, "divide": 0}
     passes = 2
 
     def __init__(self, width: int, count: int, eps: float):

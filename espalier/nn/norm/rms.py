@@ -25,6 +25,9 @@ class RmsConfig(NormConfig):
 
 
 class Rms(Part):
+    special = {"sqrt": 0, "divide": 0}
+    passes = 2
+
     def __init__(self, width: int, eps: float, gain: bool):
         super().__init__()
         self.width, self.eps = width, eps

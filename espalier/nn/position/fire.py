@@ -99,6 +99,6 @@ class Fire(Position):
     def _bias(self, queries: Tensor, keys: Tensor, layer: int) -> Tensor:
         if queries.stride(0) == keys.stride(0) == 0:
             queries, keys = queries[:1], keys[:1]  # every row stands at the same places
-        share = self.shares[layer if len(self.shares) > 1 else 0]
+        share = self.shares[min(layer, len(self.shares) - 1)]  # a head's own layers: the last's
         bias: Tensor = share(queries, keys)
         return bias

@@ -1,5 +1,7 @@
 """Rotary position embedding (RoFormer, arXiv:2104.09864), whole or on a fraction of each head."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -14,13 +16,15 @@ from espalier.nn.state import Pass
 class RotaryConfig(PositionConfig):
     """(a cos - b sin, b cos + a sin) for pairs of q and k, by position * theta^(-2i/d)"""
 
-    variants = ({"fraction": 0.5}, {"interleaved": True})
+    variants = ({"fraction": 0.5}, {"interleaved": True}, {"tables": "bfloat16"})
 
     theta: float = Field(10000.0, gt=0)
     fraction: float = Field(1.0, gt=0, le=1)
     """share of each head that turns (Pythia: 0.25); the rest stays"""
     interleaved: bool = False
     """pairs are neighbours (GPT-J) instead of the two halves (GPT-NeoX, Llama)"""
+    tables: Literal["float32", "bfloat16"] = "float32"
+    """to what cosines and sines are rounded (nanochat's own program: bfloat16)"""
 
     def build(self, dims: Dims) -> Position:
         turned = int(dims.head_width * self.fraction)
@@ -30,15 +34,24 @@ class RotaryConfig(PositionConfig):
                 "a head (n_embd / n_head); rotary needs an even number, at least 2"
             )
         stride = 2 if self.interleaved else 1
-        return Rotary(dims.head_width, self.fraction, self.theta, stride)
+        precision = getattr(torch, self.tables)
+        return Rotary(dims.head_width, self.fraction, self.theta, stride, precision)
 
 
 class Rotary(Position):
     """Tables are made once a pass for heads of `width`; other widths (MLA's) have their own."""
 
-    def __init__(self, width: int, fraction: float, theta: float, stride: int):
+    def __init__(
+        self,
+        width: int,
+        fraction: float,
+        theta: float,
+        stride: int,
+        precision: torch.dtype = torch.float32,
+    ):
         super().__init__()
         self.width, self.fraction, self.theta, self.stride = width, fraction, theta, stride
+        self.precision = precision
 
     def add(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
         now.tables = self.table(now.positions, self.turned(self.width))
@@ -53,7 +66,8 @@ class Rotary(Position):
         if positions.stride(0) == 0:
             positions = positions[:1]  # every row stands at the same places
         angles = self.angles(positions.clamp(min=0)[..., None], turned)
-        return angles.cos()[:, :, None], angles.sin()[:, :, None]
+        cos, sin = (t.to(self.precision).float() for t in (angles.cos(), angles.sin()))
+        return cos[:, :, None], sin[:, :, None]
 
     def angles(self, positions: Tensor, turned: int) -> Tensor:
         """(batch, time, 1) positions to (batch, time, turned / 2) angles."""

@@ -4,6 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from espalier.nn.rounding import straight
 from espalier.nn.rows import Alone
 from espalier.nn.slots import Dims, Part, ScoreConfig
 
@@ -47,4 +48,4 @@ class ConsmaxQuantised(Alone):
 
 def rounded(x: Tensor, steps: float) -> Tensor:
     """To the nearest of `steps` values per unit; the gradient passes as if it were not there."""
-    return x + ((x * steps).round() / steps - x).detach()
+    return straight(x, (x * steps).round() / steps)

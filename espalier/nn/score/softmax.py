@@ -15,6 +15,9 @@ class SoftmaxConfig(ScoreConfig):
 
 
 class Softmax(Part):
+    special = {"max": 1, "exp": 1, "divide": 1}
+    passes = 3
+
     def forward(
         self, scores: Float[Tensor, "*batch key"], mask: Bool[Tensor, "*#batch key"], now: Pass
     ) -> Float[Tensor, "*batch key"]:

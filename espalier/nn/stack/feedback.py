@@ -62,6 +62,8 @@ class FeedbackConfig(StackConfig):
 class Link(Part):
     """x + sigmoid(gate [x, f]) * norm(f), where f = project(said)."""
 
+    special = {"exp": 1, "divide": 1}
+
     def __init__(self, project: Part, gate: Part, norm: Part):
         super().__init__()
         self.project, self.gate, self.norm = project, gate, norm

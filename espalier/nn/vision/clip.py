@@ -89,8 +89,8 @@ class ClipLayer(Part):
 class SelfAttention(Part):
     """softmax(q k^T / sqrt(width)) v"""
 
-    special = {"exp": 1, "divide": 1}
-    passes = 2
+    special = {"max": 1, "exp": 1, "divide": 1}
+    passes = 3
 
     def __init__(self, width: int, heads: int):
         super().__init__()

@@ -102,8 +102,8 @@ class SpatialAttention(Part):
     """softmax(q k^T / sqrt(width) + q Rh[h - h'] + q Rw[w - w']) v over a square of positions."""
 
     role = {"rel_pos_h": "embedding", "rel_pos_w": "embedding"}
-    special = {"exp": 1, "divide": 1}
-    passes = 2
+    special = {"max": 1, "exp": 1, "divide": 1}
+    passes = 3
 
     def __init__(self, width: int, heads: int, side: int):
         super().__init__()

@@ -8,7 +8,7 @@ out. One document alone is cut into blocks, which are drawn instead.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,18 @@ def resampled(totals: Numbers, weights: Numbers, seed: int) -> Numbers:
 def _ends(values: Numbers) -> tuple[float, float]:
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
+
+
+def mean_interval(windows: Numbers) -> dict[str, Any]:
+    """Mean and 95 % interval by the central limit theorem; no interval for one window.
+
+    Windows of one text are not independent, so the true interval is somewhat wider.
+    """
+    mean, count = float(windows.mean()), len(windows)
+    if count < 2:
+        return {"mean": mean, "low": None, "high": None, "windows": count}
+    half = Z * float(windows.std(ddof=1)) / math.sqrt(count)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "windows": count}
 
 
 def wilson(successes: int, count: int) -> Interval:
