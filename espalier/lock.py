@@ -1,4 +1,10 @@
-"""One writer per directory: a lock that names its owner and outlives no process."""
+"""One writer per directory: a lock that names its owner and outlives no process.
+
+Nobody can tell from here whether a process lives on another machine. Whoever can (the queue of a
+cluster, which gives a piece of work to one process at a time and ends the process when it takes the
+work away) says so by a lease, the same for everyone who gets that work: of two owners of one lease
+on different machines the former one is gone.
+"""
 
 import contextlib
 import json
@@ -10,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import MachineError, UserError
+
+LEASE = "ESPALIER_LEASE"  # in the environment of a process that works under one
 
 
 @contextlib.contextmanager
@@ -32,10 +40,10 @@ def hold(file: Path) -> Iterator[None]:
             file.unlink()
 
 
-def owner_of(file: Path) -> dict[str, Any] | None:
-    """Who holds the lock now; None when nobody living does."""
+def owner_of(file: Path, lease: str = "") -> dict[str, Any] | None:
+    """Who holds the lock now; None when nobody living does, as far as a holder of `lease` knows."""
     owner = _parse(_read(file))
-    return owner if owner is not None and _alive(owner) else None
+    return owner if owner is not None and _alive(owner, lease) else None
 
 
 def _take(aside: Path, file: Path) -> bool:
@@ -59,7 +67,7 @@ def _evict(file: Path) -> None:
     if text is None:
         return
     owner = _parse(text)
-    if owner is not None and _alive(owner):
+    if owner is not None and _alive(owner, os.environ.get(LEASE, "")):
         raise UserError(
             f"{file.parent} is in use by process {owner['pid']} on {owner['host']}. "
             f"Wait for it, stop it, or (if it is long gone) delete {file}"
@@ -89,13 +97,15 @@ def _parse(text: str | None) -> dict[str, Any] | None:
 
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    return {"pid": pid, "host": platform.node(), "boot": _boot(), "start": _start(pid)}
+    mine = {"pid": pid, "host": platform.node(), "boot": _boot(), "start": _start(pid)}
+    lease = os.environ.get(LEASE)
+    return mine | {"lease": lease} if lease else mine
 
 
-def _alive(owner: dict[str, Any]) -> bool:
+def _alive(owner: dict[str, Any], lease: str) -> bool:
     """Whether the owner may still live: the same boot, and a process of that id and age."""
     if owner["host"] != platform.node():
-        return True  # nobody can tell from here
+        return not lease or owner.get("lease") != lease
     if owner["boot"] != _boot():
         return False
     if _start(os.getpid()) is not None:

@@ -6,22 +6,22 @@ import contextlib
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from espalier import console
-from espalier.errors import MachineError, UserError
+from espalier.errors import MachineError
 from espalier.starting import uncollected
 from espalier.units import count, duration, size
 
 if TYPE_CHECKING:
     from espalier.study.book import Book
+    from espalier.study.launch import Launcher
     from espalier.study.plan import Trial
     from espalier.study.pool import Event, Pool, SetAside
     from espalier.study.size import Size
     from espalier.study.table import Point
-    from espalier.study.worker import Worker
 
 SHOWN = 20  # rows of the table
 
@@ -31,8 +31,11 @@ def sweep(
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
     out: Path | None = None,
-    workers: int = 1,
+    on: Literal["here", "ray", "slurm"] = "here",
+    workers: int | None = None,
+    threads: int | None = None,
     device: str = "auto",
+    slurm: tuple[str, ...] = (),
     dry_run: Annotated[bool, Parameter(negative=())] = False,
 ) -> dict[str, Any]:
     """Train every combination of a sweep file; call it again to go on where it stopped.
@@ -47,84 +50,66 @@ def sweep(
         path=value, on top of every trial.
     out
         The study's directory. Left out, studies/NAME-OF-FILE.
+    on
+        This machine; a Ray cluster (RAY_ADDRESS, or a new one here); SLURM, as arrays of jobs.
     workers
-        Trials at a time; the machine's threads are divided among them.
+        Trials at a time. Left out: one here, on Ray one for each GPU or else each machine.
+    threads
+        CPU threads of each trial. Left out, those that there are, divided among the workers.
     device
         cpu, cuda (all there are, in turn), cuda:1, mps; left out, the best there is.
+    slurm
+        What to ask SLURM for: --slurm partition=gpu --slurm time=600 (minutes), once for each.
     dry_run
         Check everything and say what it would take; run nothing.
     """
     with uncollected():
         from espalier.study import plan
         from espalier.study import size as sizing
-    from espalier.study.book import Book
+        from espalier.study.launch import choose
+    from espalier.study.pool import Pool
 
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
+    where = choose.Where(on, device, workers, threads, choose.settings(slurm))
     trials = plan.read(file, overrides)
     console.say(f"checking {len(trials)} trials ...")
     sizes = sizing.sizes(trials)
-    book = Book(out or Path("studies") / file.stem)
-    crew, room = _crew(workers, device)
-    found = _forecast(book, trials, sizes, crew, room)
+    book = choose.book(out or Path("studies") / file.stem, where)
+    launcher = choose.launcher(where, book, {key: one.memory for key, one in sizes.items()})
+    found = _forecast(book, trials, sizes, launcher)
     if dry_run:
         return found
-    from espalier.study.pool import Pool
-
-    needs = {key: one.memory for key, one in sizes.items()}
     with book.held(trials):
-        pool = Pool(book, crew, needs=needs, room=room)
+        pool = Pool(book, launcher)
         failed, stopped = _run(pool, trials)
         found = show(book.place)
     if stopped:
-        where = [] if out is None else ["--out", str(out)]
-        again = " ".join(["espalier sweep", str(file), *overrides, *where])
-        console.say(f"interrupted; what ran was saved. To go on: {again}")
+        console.say("interrupted; what ran was saved. The same command goes on")
         raise SystemExit(128 + stopped)
     _complain(book, failed, pool.waiting)
     return found
-
-
-def _crew(number: int, device: str) -> tuple[list[Worker], dict[str, int]]:
-    """Workers on their devices, and the memory that each device has for them."""
-    import torch
-
-    from espalier import device as machine
-    from espalier.study.worker import Worker
-    from espalier.train.setup import check_device
-
-    where = check_device(device)
-    places = [where]
-    room = {"cpu": machine.memory()[1]}
-    if where.startswith("cuda"):
-        every = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        places = every if where == "cuda" else [where]
-        room = {place: torch.cuda.mem_get_info(place)[0] for place in places}
-    threads = max(1, machine.cores() // number)
-    return [Worker(i, places[i % len(places)], threads) for i in range(number)], room
 
 
 def _forecast(
     book: Book,
     trials: Sequence[Trial],
     sizes: Mapping[str, Size],
-    crew: Sequence[Worker],
-    room: Mapping[str, int],
+    launcher: Launcher,
 ) -> dict[str, Any]:
     """Say what is ahead, before the first run."""
     from espalier.study import forecast
 
-    ahead = forecast.of(book, trials, sizes, crew)
+    ahead = forecast.of(book, trials, sizes, launcher)
     points = len({trial.configuration for trial in trials})
     console.out(f"study    {book.place}")
     console.out(f"trials   {len(trials)}: {points} configurations, {ahead.done} finished already")
+    known = "" if ahead.seconds is None else f"{ahead.bound} {duration(ahead.seconds)} with "
     console.out(
-        f"time     {ahead.bound} {duration(ahead.seconds)} with {_workers(len(crew))}, evaluations "
+        f"time     {known}{_workers(launcher.most)}, evaluations "
         f"not counted ({count(ahead.flops)} FLOPs, {ahead.source})"
     )
     console.out(f"memory   {size(ahead.memory)} for the largest trial, as counted")
     console.out(f"disk     {size(ahead.disk)} at most; {size(ahead.free)} are free")
-    least = min(room.values())
+    least = min(launcher.room.values(), default=ahead.memory)
     if ahead.memory > least:
         console.warn(f"the largest trial may not fit: {size(least)} of memory are free")
     if ahead.disk > ahead.free:
@@ -144,9 +129,9 @@ def _run(pool: Pool, trials: Sequence[Trial]) -> tuple[dict[str, str], int]:
     failed: dict[str, str] = {}
     asked: list[int] = []
     left = sum(pool.book.outcome(trial) is None for trial in trials)
-    with _on_signal(asked), console.progress(left, "sweep", "trials") as bar:
+    with on_signal(asked), console.progress(left, "sweep", "trials") as bar:
         for event in pool.run(trials, lambda: bool(asked)):
-            _tell(event)
+            tell(event)
             if not isinstance(event, Event):
                 continue
             if event.state == FAILED:
@@ -157,7 +142,7 @@ def _run(pool: Pool, trials: Sequence[Trial]) -> tuple[dict[str, str], int]:
     return failed, asked[0] if asked else 0
 
 
-def _tell(event: Event | SetAside) -> None:
+def tell(event: Event | SetAside) -> None:
     from espalier.study import table
     from espalier.study.book import COMPLETE, FAILED, STARTED
     from espalier.study.pool import SetAside
@@ -229,7 +214,7 @@ def _facts(point: Point) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _on_signal(asked: list[int]) -> Iterator[None]:
+def on_signal(asked: list[int]) -> Iterator[None]:
     """Note the first ^C or SIGTERM; the second acts at once."""
 
     def note(number: int, frame: object) -> None:

@@ -1,14 +1,12 @@
 """The few numbers by which a run is remembered."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from espalier.report.reading import Story, finite, median
-from espalier.run import MODEL
+from espalier.run import weights_count
 from espalier.units import count, duration
 
 
@@ -81,13 +79,5 @@ def _speed(story: Story) -> Iterator[Number]:
 
 
 def parameters(story: Story) -> int | None:
-    """Values stored in the newest checkpoint, from the header of its safetensors file alone."""
-    place = story.checkpoints[-1] / MODEL if story.checkpoints else None
-    if place is None or not place.is_file():
-        return None
-    with place.open("rb") as file:
-        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    shapes: list[list[int]] = [
-        entry["shape"] for name, entry in header.items() if name != "__metadata__"
-    ]
-    return sum(math.prod(shape) for shape in shapes)
+    """Values stored in the newest checkpoint, from the headers of its safetensors files alone."""
+    return weights_count(story.checkpoints[-1]) if story.checkpoints else None

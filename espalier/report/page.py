@@ -3,24 +3,22 @@
 import math
 from collections.abc import Iterator, Mapping
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from espalier.report import analysis, figures, headline, pruning
+from espalier.report import analysis, figures, headline, html, pruning
 from espalier.report.figures import GREEN, GREY, RUST, Line
 from espalier.report.reading import Story, finite, thin
 from espalier.units import size
 
-STYLE = Path(__file__).with_name("style.css")
 SHOWN_SAMPLES = 4
 LONGEST_SAMPLE = 2000  # characters
 
 
 def page(story: Story) -> str:
     """One self-contained HTML document; nothing in it points outside."""
-    title = escape(story.path.resolve().name)
+    title = story.path.resolve().name
     sections = [
         ("", _numbers(story)),
         ("Loss", _loss(story)),
@@ -33,27 +31,9 @@ def page(story: Story) -> str:
         ("Configuration", _configuration(story)),
         ("Environment", _table(story.environment)),
         ("Files and hashes", _hashes(story)),
-        ("What this does not show", _list(caveats(story))),
+        ("What this does not show", html.listed(caveats(story))),
     ]
-    body = "\n".join(_section(name, content) for name, content in sections if content)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title} · Espalier</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-<p class="under">{escape(headline.sentence(story))}</p>
-</header>
-{body}
-</body>
-</html>
-"""
+    return html.document(title, headline.sentence(story), sections)
 
 
 def caveats(story: Story) -> Iterator[str]:
@@ -88,14 +68,7 @@ def caveats(story: Story) -> Iterator[str]:
 
 
 def _numbers(story: Story) -> str:
-    cells: list[str] = []
-    for number in headline.numbers(story):
-        first = "" if cells else ' class="first"'
-        small = f"<small>{escape(number.note)}</small>" if number.note else ""
-        cells.append(
-            f"<div{first}><dt>{escape(number.name)}</dt><dd>{escape(number.value)}{small}</dd></div>"
-        )
-    return f'<dl class="numbers">{"".join(cells)}</dl>' if cells else ""
+    return html.numbers((one.name, one.value, one.note) for one in headline.numbers(story))
 
 
 def _loss(story: Story) -> str:
@@ -163,7 +136,9 @@ def _results(story: Story) -> str:
 
 
 def _events(story: Story) -> str:
-    return _list(f"step {record.get('step')}: {record.get('message')}" for record in story.events)
+    return html.listed(
+        f"step {record.get('step')}: {record.get('message')}" for record in story.events
+    )
 
 
 def _configuration(story: Story) -> str:
@@ -212,16 +187,6 @@ def _words(path: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return size(value) if path.endswith("bytes") else f"{value:,}"
     return str(value)
-
-
-def _list(items: Iterator[str]) -> str:
-    rows = "".join(f"<li>{escape(item)}</li>" for item in items)
-    return f"<ul>{rows}</ul>" if rows else ""
-
-
-def _section(name: str, content: str) -> str:
-    heading = f"<h2>{escape(name)}</h2>" if name else ""
-    return f"<section>{heading}{content}</section>"
 
 
 def _at(config: Mapping[str, Any], *path: str) -> Any:

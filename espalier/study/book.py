@@ -1,19 +1,25 @@
 """A study on disk: the runs, which are the truth, and study.jsonl, the record of what happened."""
 
+from __future__ import annotations
+
 import contextlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from espalier import lock
 from espalier.config import encode
-from espalier.durable import finite, read_json, write_whole
+from espalier.durable import finite, read_json, rename, write_whole
 from espalier.errors import UserError
 from espalier.run import Run
-from espalier.study.plan import Trial
 from espalier.tree import dump
+
+if TYPE_CHECKING:
+    from espalier.study.plan import Trial  # brings torch, which a reader has no use for
 
 RECORD = "study.jsonl"
 COMPLETE, FAILED, KILLED, INTERRUPTED, STARTED = (
@@ -27,11 +33,22 @@ COMPLETE, FAILED, KILLED, INTERRUPTED, STARTED = (
 Record = dict[str, Any]
 
 
-class Book:
-    """STUDY/{study.jsonl, trials/KEY.yaml, runs/KEY/}; one process at a time writes."""
+class Keyed(Protocol):
+    """A trial, or what stands for one where only its name is needed."""
 
-    def __init__(self, place: Path):
-        self.place = place
+    @property
+    def key(self) -> str: ...
+
+
+class Book:
+    """STUDY/{study.jsonl, trials/KEY.yaml, runs/KEY/}; one process at a time writes.
+
+    `lease` names a sweep whose engine gives a run to one process at a time, wherever it is: see
+    `espalier.lock`.
+    """
+
+    def __init__(self, place: Path, lease: str = ""):
+        self.place, self.lease = place, lease
 
     @contextlib.contextmanager
     def held(self, trials: Sequence[Trial]) -> Iterator[None]:
@@ -45,7 +62,7 @@ class Book:
             self._settle(trials)
             yield
 
-    def run(self, trial: Trial) -> Path:
+    def run(self, trial: Keyed) -> Path:
         """The run's directory, whether or not it has begun."""
         return self.place / "runs" / trial.key
 
@@ -56,22 +73,37 @@ class Book:
             write_whole(file, dump(encode(trial.experiment)))
         return file
 
-    def beside(self, trial: Trial, kind: str) -> Path:
-        """trials/KEY.yaml, .log (what it said) or .json (what it printed)."""
+    def beside(self, trial: Keyed, kind: str) -> Path:
+        """trials/KEY.yaml, .log (said), .json (printed), .tries (where it began)."""
         return self.place / "trials" / f"{trial.key}.{kind}"
 
-    def outcome(self, trial: Trial) -> Record | None:
+    def outcome(self, trial: Keyed) -> Record | None:
         """The summary that a run leaves when it has come to its end."""
         return outcome(self.run(trial))
 
-    def begun(self, trial: Trial) -> bool:
+    def inherit(self, trial: Trial, parent: str) -> None:
+        """Begin a run as a copy of that of the key `parent`, unless it has begun already.
+
+        The copy has the trial's own configuration, and shares the checkpoints' bytes on the disk.
+        """
+        source = self.place / "runs" / parent
+        if self.begun(trial) or not (source / "config.yaml").is_file():
+            return
+        working = self.run(trial).with_suffix(".tmp")
+        shutil.rmtree(working, ignore_errors=True)
+        apart = shutil.ignore_patterns("results", "samples", "lock*", "*.tmp-*", "*.was")
+        shutil.copytree(source, working, ignore=apart, copy_function=_shared)
+        write_whole(working / "config.yaml", dump(encode(trial.experiment)))
+        rename(working, self.run(trial))
+
+    def begun(self, trial: Keyed) -> bool:
         return (self.run(trial) / "config.yaml").is_file()
 
-    def owned(self, trial: Trial) -> bool:
+    def owned(self, trial: Keyed) -> bool:
         """Whether a living process writes this run, such as one that outlived its sweep."""
-        return lock.owner_of(self.run(trial) / "lock") is not None
+        return lock.owner_of(self.run(trial) / "lock", self.lease) is not None
 
-    def step(self, trial: Trial) -> int:
+    def step(self, trial: Keyed) -> int:
         """Of the newest checkpoint; -1 when there is none."""
         steps = Run(self.run(trial), {}).steps()
         return steps[-1] if steps else -1
@@ -115,6 +147,15 @@ class Book:
             summary = self.outcome(trial)
             if summary is not None and trial.key not in kept:
                 self.note(COMPLETE, trial, **told(summary))
+
+
+def _shared(source: str, target: str) -> None:
+    """A checkpoint's files are never written again, so that one copy serves two runs."""
+    if "checkpoints" in Path(source).parts:
+        with contextlib.suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 def outcome(run: Path) -> Record | None:

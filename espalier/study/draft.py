@@ -18,6 +18,8 @@ class Draft:
     """path -> `file:line` where its value stands"""
     where: str = ""
     """`file:line` of the whole"""
+    init: str | None = None
+    """the run, checkpoint or model whose shape and weights the recipe takes over"""
 
 
 def depth(path: str) -> int:

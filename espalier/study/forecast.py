@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from espalier import device as machine
-from espalier.study.book import Book
-from espalier.study.plan import Trial
+from espalier.study.book import Book, Keyed
+from espalier.study.launch import Launcher
 from espalier.study.size import Size
-from espalier.study.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,8 @@ class Forecast:
 
     done: int
     flops: int
-    seconds: float
+    seconds: float | None
+    """None where nobody knows: a cluster before its first finished trial"""
     bound: str
     """what the time is: `at least`, or `about`"""
     source: str
@@ -33,7 +33,7 @@ class Forecast:
 
 
 def of(
-    book: Book, trials: Sequence[Trial], sizes: Mapping[str, Size], crew: Sequence[Worker]
+    book: Book, trials: Sequence[Keyed], sizes: Mapping[str, Size], launcher: Launcher
 ) -> Forecast:
     """At the speed of this study's own finished trials; without any, at best what the machine does.
 
@@ -42,15 +42,17 @@ def of(
     outcomes = {trial.key: book.outcome(trial) for trial in trials}
     left = [trial for trial in trials if outcomes[trial.key] is None]
     flops = sum(sizes[trial.key].flops for trial in left)
+    seconds: float | None = None
     spent = {key: float(one["seconds"]) for key, one in outcomes.items() if one and one["seconds"]}
     if spent:
         speed = sum(sizes[key].flops for key in spent) / sum(spent.values())
-        seconds = flops / speed / min(len(crew), max(1, len(left)))
+        seconds = flops / speed / min(launcher.most, max(1, len(left)))
         bound, source = "about", f"at the speed of {len(spent)} finished trials"
-    else:
-        places = {worker.device for worker in crew}
-        seconds = flops / sum(_peak(place) for place in places)
+    elif launcher.room:
+        seconds = flops / sum(_peak(place) for place in launcher.room)
         bound, source = "at least", "at the speed of the best matrix product"
+    else:
+        bound, source = "", "at a speed that the first finished trial will show"
     return Forecast(
         done=len(trials) - len(left),
         flops=flops,

@@ -15,6 +15,8 @@ class Sweep(Config):
 
     recipe: str
     """a shipped recipe or a recipe file"""
+    init: str | None = None
+    """fine-tune this, as train --init does: the model is its, whatever the recipe says"""
     seeds: tuple[int, ...] = ()
     """replicates of each point; the recipe's own seed when left out"""
     set: dict[str, Any] = Field(default_factory=dict)
@@ -41,6 +43,7 @@ def drafts(document: Document) -> list[Draft]:
             tuple(axes),
             places,
             document.at("recipe"),
+            sweep.init,
         )
         for values in itertools.product(*axes.values())
     ]

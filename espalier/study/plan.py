@@ -10,7 +10,7 @@ from typing import Any
 from espalier.config import decode, digest, encode, refine
 from espalier.data.corpus import Corpus
 from espalier.errors import ConfigError, UserError
-from espalier.experiment import Experiment, apply, load, with_vocabulary
+from espalier.experiment import Experiment, apply, begun_from, load, with_room, with_vocabulary
 from espalier.study import flags, grid
 from espalier.study.draft import Draft, depth
 from espalier.study.reading import documents
@@ -52,8 +52,8 @@ def read(file: Path, overrides: Sequence[str] = ()) -> list[Trial]:
         drafts += flags.drafts(original)
     for document in found:
         drafts += grid.drafts(document) if grid.is_ours(document) else []
-    _refuse_collapse(drafts, overrides)
-    resolver = _Resolver(overrides)
+    refuse_collapse(drafts, overrides)
+    resolver = Resolver(overrides)
     trials = (Trial(resolver(draft), _varied(draft)) for draft in drafts)
     return list({trial.key: trial for trial in trials}.values())
 
@@ -62,14 +62,15 @@ def _varied(draft: Draft) -> dict[str, Any]:
     return {path: draft.settings[path] for path in draft.swept if path != "seed"}
 
 
-def _refuse_collapse(drafts: Sequence[Draft], overrides: Sequence[str]) -> None:
+def refuse_collapse(drafts: Sequence[Draft], overrides: Sequence[str]) -> None:
+    """ConfigError where an override would make one value of what the drafts vary."""
     fixed = {text.removeprefix("--").partition("=")[0] for text in overrides}
     both = fixed & {path for draft in drafts for path in draft.swept}
     if both:
         raise ConfigError(f"{min(both)} is varied by the file: an override would make it one value")
 
 
-class _Resolver:
+class Resolver:
     """Drafts to experiments; what neighbours have in common is worked out once."""
 
     def __init__(self, overrides: Sequence[str]):
@@ -78,7 +79,7 @@ class _Resolver:
         self.corpora: dict[str, Corpus] = {}
 
     def __call__(self, draft: Draft) -> Experiment:
-        experiment, trail = self._recipe(draft), draft.recipe
+        experiment, trail = self._begin(draft), f"{draft.recipe}\n{draft.init}"
         for path in sorted(draft.settings, key=depth):
             value = draft.settings[path]
             trail += f"\n{path}={json.dumps(value)}"
@@ -88,13 +89,16 @@ class _Resolver:
             experiment = self.known[trail]
         return self._on_corpus(apply(experiment, self.overrides), draft)
 
-    def _recipe(self, draft: Draft) -> Experiment:
-        if draft.recipe not in self.known:
+    def _begin(self, draft: Draft) -> Experiment:
+        """The recipe, with the model of `init` where the file names one."""
+        trail = f"{draft.recipe}\n{draft.init}"
+        if trail not in self.known:
             try:
-                self.known[draft.recipe] = load(draft.recipe)
-            except ConfigError as error:
+                recipe = load(draft.recipe)
+                self.known[trail] = begun_from(recipe, draft.init) if draft.init else recipe
+            except UserError as error:
                 raise ConfigError(f"{draft.where}: {error}") from None
-        return self.known[draft.recipe]
+        return self.known[trail]
 
     def _on_corpus(self, experiment: Experiment, draft: Draft) -> Experiment:
         """With its vocabulary; a corpus that is not there ends it here, not in every trial."""
@@ -110,7 +114,7 @@ class _Resolver:
                 self.corpora[place] = Corpus.open(place)
         if experiment.train.eval_only:
             raise UserError(f"{draft.where}: train.eval_only trains nothing; use espalier evaluate")
-        return with_vocabulary(experiment)
+        return with_room(experiment) if draft.init else with_vocabulary(experiment)
 
 
 def _laid_on(experiment: Experiment, path: str, value: Any, place: str) -> Experiment:

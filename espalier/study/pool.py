@@ -1,26 +1,15 @@
-"""Trials on the workers of this machine: each a process, each as often as it takes."""
+"""Trials on workers, each as often as it takes; the record of what happened is written here."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from espalier.study.book import COMPLETE, FAILED, INTERRUPTED, KILLED, STARTED, Book, told
+from espalier.study.launch import NOWHERE, Attempt, Launcher
 from espalier.study.plan import Trial
-from espalier.study.worker import (
-    Attempt,
-    Command,
-    Worker,
-    end,
-    ended_from_outside,
-    error_of,
-    start,
-)
-
-PAUSE = 0.02  # seconds between two looks at the processes
-GRACE = 60.0  # for saving, when everything is to end
-STUCK = 6  # times that a trial may be killed without having come any further
+from espalier.study.process import STUCK, ended_from_outside, fruitless, killed
+from espalier.study.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -43,30 +32,14 @@ class SetAside:
     again: int
 
 
-def train(trial: Trial, book: Book, device: str) -> Sequence[str]:
-    """The command of a trial: a run begun, or gone on with."""
-    place = str(book.run(trial))
-    begun = book.begun(trial)
-    what = ["--resume", place] if begun else [str(book.recipe(trial)), "--out", place]
-    return [sys.executable, "-m", "espalier", "train", *what, "--device", device, "--json"]
-
-
 class Pool:
-    """Runs trials; `needs` is the memory of each by key, `room` what each device has, in bytes."""
+    """Runs trials where `launcher` has room for them."""
 
-    def __init__(
-        self,
-        book: Book,
-        workers: Sequence[Worker],
-        command: Command = train,
-        needs: Mapping[str, int] | None = None,
-        room: Mapping[str, int] | None = None,
-    ):
-        self.book, self.workers, self.command = book, list(workers), command
-        self.needs, self.room = needs or {}, room or {}
+    def __init__(self, book: Book, launcher: Launcher):
+        self.book, self.launcher = book, launcher
         self.waiting: list[Trial] = []
         self.running: dict[str, Attempt] = {}
-        self.killed: dict[str, int] = {}
+        self.steps: dict[str, list[int]] = {}  # of the checkpoints that attempts went on from
         self.moved: set[str] = set()  # trials that have been given to another worker once
 
     def run(
@@ -81,52 +54,60 @@ class Pool:
         try:
             while self.waiting or self.running:
                 if interrupted():
-                    end(self.running, GRACE)
+                    self.launcher.end(self.running.values())
                     yield from self._collect()
                     return
                 yield from self._collect()
-                if all(worker.aside for worker in self.workers):
+                if not self.launcher.spent:
+                    yield from self._fill()
+                elif not self.running:
                     return
-                yield from self._fill()
-                time.sleep(PAUSE)
+                time.sleep(self.launcher.pause())
         finally:
-            end(self.running, GRACE)
+            self.launcher.end(self.running.values())
 
     # beginning
 
     def _fill(self) -> Iterator[Event]:
-        busy = {one.worker.number for one in self.running.values()}
-        for worker in self.workers:
-            if worker.aside or worker.number in busy:
-                continue
-            trial = next((t for t in self.waiting if self._fits(t, worker)), None)
+        fresh: list[Attempt] = []
+        for worker in self.launcher.places(self.running):
+            trial = next((t for t in self.waiting if self._may(t, worker)), None)
             if trial is None:
                 continue
             self.waiting.remove(trial)
             if self.book.outcome(trial) is not None:  # by a process that outlived its sweep
                 yield self._complete(trial, worker)
                 continue
-            self.running[trial.key] = start(trial, worker, self.book, self.command)
-            self.book.note(STARTED, trial, worker=worker.number)
-            yield Event(STARTED, trial, worker.number)
+            fresh.append(self.launcher.attempt(trial, worker))
+            self.running[trial.key] = fresh[-1]
+            self.steps.setdefault(trial.key, []).append(self.book.step(trial))
+        self.launcher.start(fresh)
+        for attempt in fresh:
+            yield from self._begun(attempt)
 
-    def _fits(self, trial: Trial, worker: Worker) -> bool:
-        """Whether there is memory for it; one alone on its device may always try."""
-        if self.book.owned(trial):
-            return False
-        there = [key for key, one in self.running.items() if one.worker.device == worker.device]
-        if not there or worker.device not in self.room:
-            return True
-        used = sum(self.needs.get(key, 0) for key in [*there, trial.key])
-        return used <= self.room[worker.device]
+    def _may(self, trial: Trial, worker: Worker) -> bool:
+        return not self.book.owned(trial) and self.launcher.fits(trial, worker, self.running)
+
+    def _begun(self, attempt: Attempt) -> Iterator[Event]:
+        """What is new of the beginnings of a trial; between two of them it was killed."""
+        former = attempt.worker
+        for worker in attempt.begins():
+            if former.host:
+                yield self._noted(KILLED, attempt.trial, former)
+            yield self._noted(STARTED, attempt.trial, worker)
+            former = worker
 
     # ending
 
     def _collect(self) -> Iterator[Event | SetAside]:
         for key, attempt in list(self.running.items()):
-            if attempt.code is not None:
+            if key not in self.running:  # called back meanwhile
+                continue
+            code = attempt.code
+            yield from self._begun(attempt)
+            if code is not None:
                 del self.running[key]
-                yield from self._ended(attempt, attempt.code)
+                yield from self._ended(attempt, code)
 
     def _ended(self, attempt: Attempt, code: int) -> Iterator[Event | SetAside]:
         trial, worker = attempt.trial, attempt.worker
@@ -136,38 +117,46 @@ class Pool:
         elif self.book.owned(trial):  # another process has it: wait for that one
             self.waiting.append(trial)
         elif ended_from_outside(code):
-            yield self._killed(attempt, code)
+            yield from self._killed(attempt, code)
         else:
             yield from self._failed(attempt, code)
 
     def _complete(self, trial: Trial, worker: Worker) -> Event:
         summary = self.book.outcome(trial) or {}
-        self.book.note(COMPLETE, trial, worker=worker.number, **told(summary))
+        self.book.note(COMPLETE, trial, **worker.named(), **told(summary))
         return Event(COMPLETE, trial, worker.number, summary)
 
-    def _killed(self, attempt: Attempt, code: int) -> Event:
+    def _noted(self, state: str, trial: Trial, worker: Worker, **fields: Any) -> Event:
+        self.book.note(state, trial, **worker.named(), **fields)
+        return Event(state, trial, worker.number, error=fields.get("error", ""))
+
+    def _killed(self, attempt: Attempt, code: int) -> Iterator[Event]:
         """From its checkpoint again, unless it is killed again and again at one place."""
-        trial, number = attempt.trial, attempt.worker.number
-        further = self.book.step(trial) > attempt.step
-        times = 1 if further else self.killed.get(trial.key, 0) + 1
-        self.killed[trial.key] = times
-        if times < STUCK:
-            self.waiting.append(trial)
-            state = INTERRUPTED if code > 0 else KILLED
-            self.book.note(state, trial, worker=number, code=code)
-            return Event(state, trial, number)
-        error = f"killed {times} times at one place (exit code {code}); is there enough memory?"
-        self.book.note(FAILED, trial, worker=number, code=code, error=error)
-        return Event(FAILED, trial, number, error=error)
+        trial, worker, begun = attempt.trial, attempt.worker, attempt.worker.number != NOWHERE
+        times = fruitless(self.steps[trial.key], self.book.step(trial))
+        if times >= STUCK:
+            error = killed(times, code) if begun else attempt.error
+            yield self._noted(FAILED, trial, worker, code=code, error=error)
+            return
+        self.waiting.append(trial)
+        if begun:
+            yield self._noted(INTERRUPTED if code > 0 else KILLED, trial, worker, code=code)
 
     def _failed(self, attempt: Attempt, code: int) -> Iterator[Event | SetAside]:
-        trial, worker = attempt.trial, attempt.worker
-        error = error_of(attempt, self.book)
-        self.book.note(FAILED, trial, worker=worker.number, code=code, error=error)
-        yield Event(FAILED, trial, worker.number, error=error)
+        trial, worker, error = attempt.trial, attempt.worker, attempt.error
+        yield self._noted(FAILED, trial, worker, code=code, error=error)
         if worker.suspect(trial, code, error):
             worker.aside = True
             again = [one for one in worker.alike if one.key not in self.moved]
             self.moved |= {one.key for one in again}
             self.waiting += again
+            self._recall()
             yield SetAside(worker.number, error, len(again))
+
+    def _recall(self) -> None:
+        """What an engine still keeps in its queue might come to a worker that was set aside."""
+        queued = [one for one in self.running.values() if one.worker.number == NOWHERE]
+        self.launcher.end(queued)
+        for one in queued:
+            del self.running[one.trial.key]
+            self.waiting.append(one.trial)

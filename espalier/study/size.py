@@ -29,13 +29,20 @@ class Size:
     """bytes of the checkpoints that stay"""
 
 
-def sizes(trials: Sequence[Trial]) -> dict[str, Size]:
-    """Key -> size. Builds each different model on the meta device, so that a misfit shows here."""
-    known: dict[str, tuple[int, int, int]] = {}
+Shapes = dict[str, tuple[int, int, int]]
+"""what was counted of each different model"""
+
+
+def sizes(trials: Sequence[Trial], known: Shapes | None = None) -> dict[str, Size]:
+    """Key -> size. Builds each different model on the meta device, so that a misfit shows here.
+
+    `known` takes up what is counted, for the next call.
+    """
+    known = {} if known is None else known
     return {trial.key: _size(trial, known) for trial in trials}
 
 
-def _size(trial: Trial, known: dict[str, tuple[int, int, int]]) -> Size:
+def _size(trial: Trial, known: Shapes) -> Size:
     plan = trial.experiment
     shape = json.dumps([encode(plan.model), plan.data.batch_size], sort_keys=True)
     try:
@@ -53,7 +60,7 @@ def _size(trial: Trial, known: dict[str, tuple[int, int, int]]) -> Size:
 
 def _counted(plan: Experiment) -> tuple[int, int, int]:
     model, window = sketch(plan.model), plan.model.block_size
-    memory = count.memory(model, plan.data.batch_size, window).total
+    memory = count.memory(model, plan.data.batch_size, window, plan.pixels).total
     return count.parameters(model).total, count.flops(model, window).train, memory
 
 

@@ -2,13 +2,17 @@
 
 import csv
 import io
+import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier.errors import need
+from espalier.run import Run
+from espalier.study.axis import words
 from espalier.study.book import COMPLETE, Book, Record, outcome
 
 # 97.5 % of Student's t lie below this, for 1 to 30 degrees of freedom.
@@ -44,6 +48,8 @@ class Point:
     parameters: int | None
     seconds: float
     """of one run, on average"""
+    bytes: int | None = None
+    """of one run's weights on the disk"""
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -58,8 +64,22 @@ def interval(values: Sequence[float]) -> Interval:
 def complete(place: Path) -> list[Record]:
     """The records of the runs that have come to their end, with those runs' own numbers."""
     found = [record for record in Book(place).records() if record["state"] == COMPLETE]
-    summaries = [(record, outcome(place / "runs" / record["key"])) for record in found]
-    return [record | summary for record, summary in summaries if summary is not None]
+    runs = [(record, place / "runs" / record["key"]) for record in found]
+    summaries = [(record, outcome(run), weights(run)) for record, run in runs]
+    return [record | summary | size for record, summary, size in summaries if summary is not None]
+
+
+def weights(run: Path) -> Record:
+    """`bytes` of the newest checkpoint's weights; nothing where there is no checkpoint."""
+    steps = Run(run, {}).steps()
+    files = Run(run, {}).checkpoint(steps[-1]).glob("model*.safetensors") if steps else ()
+    size = sum(file.stat().st_size for file in files)
+    return {"bytes": size} if size else {}
+
+
+def latest(records: Iterable[Record]) -> dict[str, Record]:
+    """Key -> the newest record of that trial, in the order in which they began."""
+    return {record["key"]: record for record in records}
 
 
 def points(records: Iterable[Record]) -> list[Point]:
@@ -81,6 +101,7 @@ def _point(group: Sequence[Record]) -> Point:
         interval(losses) if losses else None,
         group[0].get("parameters"),
         statistics.fmean(times) if times else 0.0,
+        group[0].get("bytes"),
     )
 
 
@@ -91,18 +112,48 @@ def loss_of(record: Record) -> float | None:
     return loss if isinstance(loss, (int, float)) and math.isfinite(loss) else None
 
 
-def to_csv(records: Sequence[Record]) -> str:
-    """A line for each run: its identity, what the study varies, and its summary."""
+def columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """A value for each run under each name: identity, what the study varies, its summary.
+
+    None where a run has none; what has parts is written as JSON.
+    """
     varied = list(dict.fromkeys(path for record in records for path in record["settings"]))
     told = [*dict.fromkeys(key for record in records for key in record if key not in _IDENTITY)]
+    found = {name: [record[name] for record in records] for name in _IDENTITY[:3]}
+    found |= {path: [_cell(record["settings"].get(path)) for record in records] for path in varied}
+    return found | {name: [_cell(record.get(name)) for record in records] for name in told}
+
+
+def _cell(value: Any) -> Any:
+    parts = isinstance(value, (Mapping, list, tuple))
+    return json.dumps(value, ensure_ascii=False) if parts else value
+
+
+def to_csv(records: Sequence[Record]) -> str:
+    """A line for each run."""
+    found = columns(records)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["key", "configuration", "seed", *varied, *told])
-    for record in records:
-        identity = [record["key"], record["configuration"], record["seed"]]
-        settings = [record["settings"].get(path, "") for path in varied]
-        writer.writerow([*identity, *settings, *(record.get(key, "") for key in told)])
+    writer.writerow(found)
+    writer.writerows(zip(*found.values(), strict=True))
     return stream.getvalue()
+
+
+def to_parquet(records: Sequence[Record]) -> bytes:
+    """A row for each run; a column of several types is one of texts. Needs pyarrow."""
+    pyarrow = need("pyarrow", "data")
+    written = need("pyarrow.parquet", "data")
+    found = {name: _of_one_type(values) for name, values in columns(records).items()}
+    buffer = io.BytesIO()
+    written.write_table(pyarrow.table(found), buffer)
+    return buffer.getvalue()
+
+
+def _of_one_type(values: Sequence[Any]) -> Sequence[Any]:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or len(kinds) <= 1:
+        return [float(value) if float in kinds and value is not None else value for value in values]
+    return [None if value is None else words(value) for value in values]
 
 
 _IDENTITY = ("key", "configuration", "seed", "settings", "state", "worker", "time")

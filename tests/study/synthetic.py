@@ -1,12 +1,11 @@
 """A synthetic objective in place of training: a process that counts to ten and may be killed."""
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from espalier.config import refine
 from espalier.experiment import Experiment
 from espalier.study.book import Book
+from espalier.study.orders import Orders
 from espalier.study.plan import Trial
 
 # Goes on from its newest checkpoint; holds the run's lock; leaves results/train.json, whole.
@@ -43,15 +42,19 @@ def trials(number: int) -> list[Trial]:
     ]
 
 
-def objective(trial: Trial, book: Book, device: str) -> Sequence[str]:
+def objective(trial: Trial, book: Book, device: str) -> Orders:
     rate = trial.settings["train.learning_rate"]
-    return [sys.executable, "-c", SCRIPT, str(book.run(trial)), str(rate), "0.03"]
+    return script(SCRIPT, str(book.run(trial)), str(rate), "0.03")
 
 
-def failing(code: int, said: str) -> Sequence[str]:
+def script(*words: str) -> Orders:
+    """Python's `-c`, the same whether or not the run has begun."""
+    return Orders(("-c", *words), ("-c", *words))
+
+
+def failing(code: int, said: str) -> Orders:
     """A process that says something and ends with a code."""
-    text = f"import sys; print({said!r}, file=sys.stderr); sys.exit({code})"
-    return [sys.executable, "-S", "-c", text]
+    return script(f"import sys; print({said!r}, file=sys.stderr); sys.exit({code})")
 
 
 def sessions(run: Path) -> list[int]:

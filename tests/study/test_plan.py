@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from espalier.config import encode
 from espalier.data.corpus import Corpus
 from espalier.errors import ConfigError
+from espalier.experiment import load
+from espalier.run import Run
 from espalier.study import plan
 from espalier.study.flags import table
 from espalier.study.plan import Trial
@@ -170,3 +173,34 @@ def test_every_name_in_the_table_is_one_of_ours(tmp_path: Path, flag: str) -> No
     for value in table().named[flag].values:
         word = value.lower() if value in {"True", "False"} else value
         assert trials(tmp_path, f"{before}{flag}: {word}\n")
+
+
+def begun(tmp_path: Path) -> str:
+    """Something that opens as a run of two layers, as far as a sweep looks at it."""
+    shape = ["model.n_layer=2", "model.n_embd=32", "model.vocab_size=70"]
+    config = encode(load("shakespeare-char-cpu", shape))
+    return str(Run.create(tmp_path / "run", config, {}).path)
+
+
+def test_the_model_is_that_of_init_and_has_room_for_the_corpus(tmp_path: Path) -> None:
+    place = begun(tmp_path)
+    (found,) = trials(tmp_path, f"recipe: finetune\ninit: {place}\nset: {{model.dropout: 0.1}}")
+    model = found.experiment.model
+    assert (model.n_layer, model.n_embd, model.dropout) == (2, 32, 0.1)
+    assert model.vocab_size == 70  # the corpus has 65
+    assert found.experiment.train.init == place
+    assert found.experiment.train.max_iters == load("finetune").train.max_iters
+
+
+def test_a_grid_may_set_its_shape_against_fresh_weights(tmp_path: Path) -> None:
+    place = begun(tmp_path)
+    found = trials(
+        tmp_path, f"recipe: finetune\ninit: {place}\ngrid: {{train.init: [null, {place}]}}"
+    )
+    assert [trial.experiment.train.init for trial in found] == [None, place]
+    assert {trial.experiment.model.n_layer for trial in found} == {2}
+
+
+def test_what_cannot_be_begun_from_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sweep\.yaml:1: nothing at .*gone"):
+        trials(tmp_path, f"recipe: finetune\ninit: {tmp_path}/gone\n")

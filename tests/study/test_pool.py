@@ -12,14 +12,22 @@ import pytest
 from espalier import lock
 from espalier.errors import UserError
 from espalier.study.book import COMPLETE, FAILED, KILLED, STARTED, Book
+from espalier.study.launch.local import Local, Running
+from espalier.study.orders import Command, Orders
 from espalier.study.plan import Trial
 from espalier.study.pool import Pool, SetAside
 from espalier.study.worker import Worker, alike
-from tests.study.synthetic import failing, objective, sessions, trials
+from tests.study.synthetic import failing, objective, script, sessions, trials
 
 
-def workers(number: int) -> list[Worker]:
-    return [Worker(i) for i in range(number)]
+def here(book: Book, number: int, command: Command = objective) -> Pool:
+    return Pool(book, Local(book, [Worker(i) for i in range(number)], command))
+
+
+def strike(attempt: object) -> None:
+    assert isinstance(attempt, Running)
+    assert attempt.process is not None
+    os.kill(attempt.process.pid, signal.SIGKILL)
 
 
 def complete(book: Book) -> list[str]:
@@ -32,19 +40,19 @@ def states(events: Sequence[object]) -> list[str]:
 
 def test_under_random_kills_each_trial_is_complete_once_and_none_is_lost(tmp_path: Path) -> None:
     book, made, luck = Book(tmp_path), trials(40), random.Random(7)
-    pool = Pool(book, workers(8), objective)
+    pool = here(book, 8)
     kills = 0
 
-    def strike() -> bool:
-        """Called at every look of the pool: kills one of its processes now and then."""
+    def now_and_then() -> bool:
+        """Called at every look of the pool."""
         nonlocal kills
         if pool.running and kills < 40 and luck.random() < 0.2:
-            os.kill(luck.choice(list(pool.running.values())).process.pid, signal.SIGKILL)
+            strike(luck.choice(list(pool.running.values())))
             kills += 1
         return False
 
     with book.held(made):
-        list(pool.run(made, strike))
+        list(pool.run(made, now_and_then))
     assert complete(book) == sorted(trial.key for trial in made)
     assert states_of(book, KILLED) > 0
 
@@ -55,16 +63,16 @@ def states_of(book: Book, state: str) -> int:
 
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(1)
-    pool = Pool(book, workers(1), objective)
+    pool = here(book, 1)
 
-    def strike() -> bool:
+    def once() -> bool:
         if book.step(made[0]) >= 2 and states_of(book, KILLED) == 0:
             for attempt in pool.running.values():
-                os.kill(attempt.process.pid, signal.SIGKILL)
+                strike(attempt)
         return False
 
     with book.held(made):
-        list(pool.run(made, strike))
+        list(pool.run(made, once))
     first, second = sessions(book.run(made[0]))
     assert first == 0
     assert second >= 2
@@ -73,9 +81,9 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
 def test_finished_work_is_not_repeated(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(3)
     with book.held(made):
-        list(Pool(book, workers(1), objective).run(made[:2]))
+        list(here(book, 1).run(made[:2]))
     with book.held(made):
-        events = list(Pool(book, workers(1), objective).run(made))
+        events = list(here(book, 1).run(made))
     assert states(events) == [STARTED, COMPLETE]
     assert complete(book) == sorted(trial.key for trial in made)
 
@@ -83,7 +91,7 @@ def test_finished_work_is_not_repeated(tmp_path: Path) -> None:
 def test_a_run_that_ended_unrecorded_is_recorded_by_the_next_call(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(1)
     with book.held(made):
-        list(Pool(book, workers(1), objective).run(made))
+        list(here(book, 1).run(made))
     (tmp_path / "study.jsonl").unlink()
     with book.held(made):
         assert complete(book) == [made[0].key]
@@ -119,16 +127,16 @@ def test_a_failed_trial_does_not_stop_the_others_and_is_tried_by_the_next_call(
 ) -> None:
     book, made = Book(tmp_path), trials(3)
 
-    def second_fails(trial: Trial, book: Book, device: str) -> Sequence[str]:
+    def second_fails(trial: Trial, book: Book, device: str) -> Orders:
         wrong = trial is made[1]
         return failing(2, "step 5: diverged") if wrong else objective(trial, book, device)
 
     with book.held(made):
-        events = list(Pool(book, workers(1), second_fails).run(made))
+        events = list(here(book, 1, second_fails).run(made))
     assert states(events) == [STARTED, COMPLETE, STARTED, FAILED, STARTED, COMPLETE]
     assert events[3].error == "step 5: diverged"
     with book.held(made):
-        again = list(Pool(book, workers(1), objective).run(made))
+        again = list(here(book, 1).run(made))
     assert states(again) == [STARTED, COMPLETE]
 
 
@@ -137,14 +145,14 @@ def test_a_worker_whose_trials_fail_alike_is_set_aside_and_others_take_them(
 ) -> None:
     book, made = Book(tmp_path), trials(8)
 
-    def bad_device(trial: Trial, book: Book, device: str) -> Sequence[str]:
+    def bad_device(trial: Trial, book: Book, device: str) -> Orders:
         if device == "cuda:0":
             return failing(1, f"bug: RuntimeError: CUDA error at {trial.key}")
         return objective(trial, book, device)
 
     crew = [Worker(0, "cuda:0"), Worker(1, "cuda:1")]
     with book.held(made):
-        events = list(Pool(book, crew, bad_device).run(made))
+        events = list(Pool(book, Local(book, crew, bad_device)).run(made))
     aside = [event for event in events if isinstance(event, SetAside)]
     assert [(one.worker, one.again) for one in aside] == [(0, 3)]
     assert complete(book) == sorted(trial.key for trial in made)
@@ -152,7 +160,7 @@ def test_a_worker_whose_trials_fail_alike_is_set_aside_and_others_take_them(
 
 def test_where_every_worker_fails_alike_the_rest_is_not_burnt(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(20)
-    pool = Pool(book, workers(2), lambda *_: failing(3, "no disk"))
+    pool = here(book, 2, lambda *_: failing(3, "no disk"))
     with book.held(made):
         list(pool.run(made))
     assert states_of(book, FAILED) <= 7
@@ -161,15 +169,16 @@ def test_where_every_worker_fails_alike_the_rest_is_not_burnt(tmp_path: Path) ->
 
 def test_a_trial_killed_at_one_place_again_and_again_has_failed(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(1)
-    suicide = ["/bin/sh", "-c", "kill -9 $$"]
+    suicide = script("import os; os.kill(os.getpid(), 9)")
     with book.held(made):
-        events = list(Pool(book, workers(1), lambda *_: suicide).run(made))
+        events = list(here(book, 1, lambda *_: suicide).run(made))
     assert states(events) == [*[STARTED, KILLED] * 5, STARTED, FAILED]
 
 
 def test_memory_bounds_how_many_run_at_once(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(6)
-    pool = Pool(book, workers(4), objective, dict.fromkeys((t.key for t in made), 30), {"cpu": 70})
+    needs, crew = dict.fromkeys((t.key for t in made), 30), [Worker(i) for i in range(4)]
+    pool = Pool(book, Local(book, crew, objective, needs, {"cpu": 70}))
     most = 0
 
     def look() -> bool:
@@ -184,7 +193,8 @@ def test_memory_bounds_how_many_run_at_once(tmp_path: Path) -> None:
 
 def test_a_trial_too_large_for_the_memory_runs_alone(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(2)
-    pool = Pool(book, workers(2), objective, dict.fromkeys((t.key for t in made), 99), {"cpu": 70})
+    needs, crew = dict.fromkeys((t.key for t in made), 99), [Worker(i) for i in range(2)]
+    pool = Pool(book, Local(book, crew, objective, needs, {"cpu": 70}))
     with book.held(made):
         assert states(list(pool.run(made))) == [STARTED, COMPLETE] * 2
 
@@ -204,7 +214,7 @@ def test_a_run_that_outlived_its_sweep_is_waited_for(tmp_path: Path) -> None:
         return False
 
     with book.held(made):
-        events = list(Pool(book, workers(1), objective).run(made, release))
+        events = list(here(book, 1).run(made, release))
     assert looks >= 3
     assert states(events) == [STARTED, COMPLETE]
 
@@ -213,11 +223,11 @@ def test_an_interrupted_study_ends_soon_and_goes_on_later(tmp_path: Path) -> Non
     book, made = Book(tmp_path), trials(4)
     start = time.monotonic()
     with book.held(made):
-        list(Pool(book, workers(2), objective).run(made, lambda: book.step(made[0]) > 2))
+        list(here(book, 2).run(made, lambda: book.step(made[0]) > 2))
     assert time.monotonic() - start < 30
     assert len(complete(book)) < 4
     with book.held(made):
-        list(Pool(book, workers(2), objective).run(made))
+        list(here(book, 2).run(made))
     assert complete(book) == sorted(trial.key for trial in made)
 
 

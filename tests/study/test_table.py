@@ -1,10 +1,11 @@
 """Seeds are replicates: their mean, and an interval by Student's t."""
 
+import io
 import math
 
 import pytest
 
-from espalier.study.table import interval, points, to_csv
+from espalier.study.table import columns, interval, latest, points, to_csv, to_parquet
 
 
 def record(configuration: str, seed: int, loss: float | None) -> dict[str, object]:
@@ -52,3 +53,27 @@ def test_a_line_of_the_csv_has_identity_settings_and_summary() -> None:
         "key,configuration,seed,model.n_layer,best_val_loss,seconds",
         "1-s7,1,7,1,0.5,2.0",
     ]
+
+
+def test_what_has_parts_is_written_as_json() -> None:
+    one = record("1", 1, 0.5) | {
+        "settings": {"model.layers": [{"repeat": 2}], "data.mixture": None}
+    }
+    assert columns([one])["model.layers"] == ['[{"repeat": 2}]']
+    assert columns([one])["data.mixture"] == [None]
+
+
+def test_a_column_of_parquet_has_one_type() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet needs the extra 'data'")
+    values: list[dict[str, object]] = [{"a": 1, "b": 2, "c": True}, {"a": 0.5, "b": "rms"}]
+    rows = [record(str(i), 1, 0.5) | {"settings": one} for i, one in enumerate(values, 1)]
+    table = parquet.read_table(io.BytesIO(to_parquet(rows)))
+    assert table.select(["a", "b", "c"]).to_pylist() == [
+        {"a": 1.0, "b": "2", "c": True},
+        {"a": 0.5, "b": "rms", "c": None},
+    ]
+
+
+def test_the_newest_record_of_a_trial_counts() -> None:
+    first, second = record("1", 1, 3.0), record("1", 1, 2.0)
+    assert latest([first, record("2", 1, 1.0), second])["1-s1"] == second

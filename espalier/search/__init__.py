@@ -1,0 +1,1 @@
+"""Searches: strategies propose experiments and learn from their results; none of them trains."""

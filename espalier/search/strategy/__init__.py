@@ -1,0 +1,1 @@
+"""How a search goes on: one file for each strategy."""

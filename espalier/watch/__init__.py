@@ -1,0 +1,1 @@
+"""A study while it runs, or after: rows from its files, a view of them, and the terminal's page."""
