@@ -8,23 +8,24 @@ from typing import Any
 import torch
 
 from espalier import device as machine
-from espalier import teaching
-from espalier.config import decode, encode, refine
-from espalier.data.corpus import Corpus
+from espalier import initial, teaching
+from espalier.config import decode, encode
 from espalier.data.reading import Reading
-from espalier.durable import write_json
 from espalier.errors import UserError
+from espalier.evaluate import exact
 from espalier.evaluate.splits import Splits
-from espalier.experiment import Experiment, weights_of
+from espalier.experiment import Experiment, fitted_to
 from espalier.nn.gpt import GPT, make
 from espalier.provenance import environment
 from espalier.run import Run
-from espalier.train import checkpoint, events, hearing, lora, mirrors, setup, stages, tuning
+from espalier.train import ema, events, hearing, mirrors, saving, setup, showing, stages, tuning
+from espalier.train import resume as former
 from espalier.train.events import Event, Reason
 from espalier.train.meter import Stopwatch, Utilisation
+from espalier.train.parallel.onlooker import Onlooker
+from espalier.train.parallel.ranks import here
+from espalier.train.parallel.spread import home
 from espalier.train.progress import Progress
-from espalier.train.resume import read_state, refuse_changes, surroundings
-from espalier.train.saving import Saver
 from espalier.train.steps import Batch, Update, updates
 
 
@@ -41,16 +42,20 @@ def fit(
     A new run needs a free place. With `resume` the run goes on from its newest sound checkpoint, as
     if it had never stopped: bit for bit on the same machine, with the same threads and torch. When
     `interrupted()` turns true the run is saved and finishes early. Raises UserError, MachineError.
+    Ranks (train.parallel.ranks) all call it alike; the first of them writes the run.
     """
     reading = Reading(experiment.data, experiment.seed, experiment.model.block_size)
-    fitted = _fitted(experiment, reading.first)
-    training = _Training(fitted, reading, setup.check_device(device))
+    fitted = fitted_to(experiment, reading.first)
+    begun = resume and bool(Run.open(out).steps())
+    training = _Training(fitted, reading, setup.check_device(device), fresh=not begun)
     training.interrupted = interrupted
-    if experiment.train.init is not None and not resume:
-        training.init_from(experiment.train.init)  # what is refused here leaves no run behind
     tree = encode(training.experiment)
     place = environment(data=reading.digest, **training.place())
-    run = Run.open(out) if resume else Run.create(out, tree, place)
+    if training.ranks.leads:
+        run = Run.open(out) if resume else Run.create(out, tree, place)
+    training.ranks.tell("")  # the others wait until it is there
+    if not training.ranks.leads:
+        run = Onlooker.open(out)
     with run.lock():
         yield from training.start(run, resume)
         try:
@@ -58,22 +63,8 @@ def fit(
         finally:
             complaints = mirrors.close(training.mirrors)
         yield from (events.Noted(training.progress.step, text) for text in complaints)
+        yield from training.read(reason)
         yield training.finish(reason)
-
-
-def _fitted(experiment: Experiment, corpus: Corpus) -> Experiment:
-    """With the corpus' vocabulary where the model leaves it open, and a mixture's first corpus."""
-    size = experiment.model.vocab_size
-    if experiment.data.corpus is None:
-        experiment = refine(experiment, {"data": {"corpus": experiment.data.mixture[0].corpus}})
-    if size is None:
-        return refine(experiment, {"model": {"vocab_size": corpus.vocab_size}})
-    if size < corpus.vocab_size:
-        raise UserError(
-            f"model.vocab_size={size} is smaller than the vocabulary of {corpus.path} "
-            f"({corpus.vocab_size}); leave it out to take the corpus' own"
-        )
-    return experiment
 
 
 class _Interrupted(Exception):  # noqa: N818
@@ -84,21 +75,26 @@ class _Training:
     """What lives as long as one call of `fit`."""
 
     run: Run
-    saver: Saver
+    saver: saving.Saver
 
-    def __init__(self, experiment: Experiment, reading: Reading, device: str):
+    def __init__(self, experiment: Experiment, reading: Reading, device: str, *, fresh: bool):
         self.experiment, self.reading, self.device = experiment, reading, device
+        self.ranks = here()
         self.config = experiment.train
         self.block_size = experiment.model.block_size
         micro = experiment.data.batch_size
         self.rows = micro * self.config.gradient_accumulation_steps
         stages.check(self.config, self.block_size)
+        stages.check_shares(self.config, micro, self.ranks.count)
         self.horizon = setup.horizon(self.config, self.rows * self.block_size)
         self.history: list[tuple[int, float]] = []
         self.rate = setup.rate(self.config, self.horizon, self.history)
         reading.plan(lambda steps: micro * stages.micro_batches(self.config, steps))
-        self.model: GPT = make(experiment.model, experiment.seed, device)
+        place = home(device, self.config.parallel)
+        self.model: GPT = make(experiment.model, experiment.seed, place)
         tuning.prepare(self.model, self.config, experiment.seed)
+        if fresh:
+            initial.fill(self.model, self.config)  # what is refused here leaves no run
         self.model.train()
         teacher = teaching.teacher(self.config.loss, experiment.model, reading.first, device)
         self.stepper = setup.stepper(
@@ -107,7 +103,10 @@ class _Training:
         self.stepper.objective.ends = reading.ends
         precision = self.stepper.precision
         self.splits = Splits(reading, self.block_size, experiment.evaluate, precision.autocast)
-        self.utilisation = Utilisation(experiment.model, precision.short, device)
+        self.splits.among = self.stepper.spread
+        freeze = self.config.freeze
+        self.utilisation = Utilisation(experiment.model, precision.short, device, freeze)
+        self.weights = ema.weights(self.model, self.config.ema)
         self.watch, self.advised = Stopwatch(), ""
         self.progress = Progress()
         self.mirrors: list[mirrors.Mirror] = []
@@ -121,46 +120,31 @@ class _Training:
             "device_name": machine.name(self.device),
             "precision": self.stepper.precision.short,
             "load": machine.load(),
+            **({} if self.ranks.count == 1 else {"ranks": self.ranks.count}),
         }
 
     # before the first update
 
-    def init_from(self, source: str) -> None:
-        """Another run's weights in place of fresh ones."""
-        own = lora.adapters(self.model)
-        mine = {n: t for n, t in checkpoint.tensors(self.model).items() if n not in own}
-        theirs = tuning.widened(checkpoint.tensors(weights_of(source)), self.model)
-        checkpoint.fill(mine, theirs, f"train.init={source}")
-
-    def base(self, run: Run, resume: bool) -> dict[str, str]:
-        """The weights beside the adapters, kept in the run and known by their hash."""
-        if not lora.adapters(self.model):
-            return {}
-        if resume and (run.path / lora.BASE).is_file():
-            return {"base": lora.load_base(self.model, run.path)}
-        if resume and self.config.init is not None:
-            self.init_from(self.config.init)
-        return {"base": lora.save_base(self.model, run.path)}
-
     def start(self, run: Run, resume: bool) -> Iterator[Event]:
         """The weights that are there, or the newest checkpoint's; then the headline."""
         self.run = run
-        fixed = {"data": self.reading.digest, "surroundings": surroundings(self.device)}
-        fixed |= self.base(run, resume)
-        self.saver = Saver(run, self.stepper, self.config.keep, fixed)
-        spec, kept = self.reading.first.meta.get("tokenizer"), run.path / "tokenizer.json"
-        if spec is not None and not kept.exists():
-            write_json(kept, spec)
-        if (chat := self.reading.first.meta.get("chat")) is not None:
-            write_json(run.path / "chat.json", chat)
-        torch.manual_seed(self.experiment.seed)
+        fixed = {"data": self.reading.digest, "surroundings": former.surroundings(self.device)}
+        fixed |= initial.base(self.model, self.config, run, resume=resume)
+        self.saver = saving.Saver(run, self.stepper, self.config.keep, fixed, self.weights)
+        if self.ranks.leads:
+            saving.words(run, self.reading.first.meta)
+        former.begin(self.ranks, self.experiment.seed)
         if resume:
             yield from self._resume()
-        self.mirrors = mirrors.start(self.config.track, run.path, run.config)
+        track = self.config.track if self.ranks.leads else ()
+        self.mirrors = mirrors.start(track, run.path, run.config)
         yield self._headline()
+        for text in self.reading.notes:
+            yield from self._note(text)
         if not self.config.eval_only:
             ahead = (self.horizon - self.progress.step) * self.config.gradient_accumulation_steps
-            shape = self.stepper.micro_rows, self.block_size
+            micro = min(self.stepper.micro_rows, self.rows // self.ranks.count)
+            shape = micro, self.block_size
             text = setup.compile_step(self.stepper, self.config.compile, shape, ahead)
             self.stepper.objective.hearing.clear()
             yield from self._note(text)
@@ -172,54 +156,50 @@ class _Training:
             step=self.progress.step,
             horizon=self.horizon,
             parameters=sum(p.numel() for p in self.model.parameters()),
+            trainable=sum(p.numel() for p in self.model.parameters() if p.requires_grad),
             tokens_per_step=self.rows * self.block_size,
             train_tokens=self.reading.train_tokens,
             val_tokens=self.reading.val_tokens,
+            images=showing.told(self.reading, self.config, self.progress),
             device=self.device,
             threads=torch.get_num_threads(),
             precision=f"{precision.short} ({precision.reason})",
             exact=self.device == "cpu" or self.config.deterministic,
+            ranks=self.ranks.count,
         )
 
     def _resume(self) -> Iterator[Event]:
         tree = encode(self.experiment)
-        refuse_changes(encode(decode(Experiment, self.run.config)), tree)
-        found = self.run.latest()
+        former.refuse_changes(encode(decode(Experiment, self.run.config)), tree)
+        place = self.ranks.tell(str(self.run.latest() or "") if self.ranks.leads else "")
+        found = Path(place) if place else None
         for text in self.run.skipped:
             yield from self._note(f"skipped {text}")
         if found is None:
             self.run.rewind(-1)
-            if self.config.init is not None and self.config.lora is None:
-                self.init_from(self.config.init)
+            if self.stepper.spread.in_pieces and self.run.steps():
+                raise UserError(f"{self.run.path} has no sound checkpoint left: begin another run")
+            if self.config.lora is None and self.run.steps():
+                initial.fill(self.model, self.config)
             yield from self._note("no checkpoint yet: starting from the beginning")
         else:
             yield from self._take(found)
             self.run.rewind(self.progress.step, evaluated=self.progress.settled)
+        self.ranks.tell("")  # the others wait until that is done
         self.history += self.run.losses()
         session = environment(step=self.progress.step, **self.place())
         self.run.amend(tree, session)
 
     def _take(self, folder: Path) -> Iterator[Event]:
-        state = read_state(folder)
-        if state["data"] != self.reading.digest:
-            raise UserError(
-                f"{self.reading.first.path} is not the corpus that {self.run.path} was trained on "
-                "(its SHA-256 differs); point data.corpus at that one"
-            )
-        if state.get("base") != self.saver.fixed.get("base"):
-            raise UserError(f"{self.run.path / lora.BASE} is not what {folder} was trained on")
-        checkpoint.load_model(self.model, folder)
-        checkpoint.load_optimizer(self.stepper.optimizer, folder)
-        self.stepper.scale.load(state["scale"])
-        self.stepper.guard.skipped.fill_(state["skipped"])
-        if self.stepper.noise is not None and "noise" in state:
-            self.stepper.noise.load(state["noise"])
-        checkpoint.restore(state["random"])
+        state = former.read_state(folder)
+        former.refuse_others(state, self.saver.fixed, self.reading.first.path, self.run.path)
+        self.stepper.spread.load(folder, self.stepper.optimizer)
+        self.weights.load(folder)
+        self.stepper.load(state)
+        former.restore(state, self.ranks, self.experiment.seed)
         self.progress = Progress.of(state)
-        for key, now in surroundings(self.device).items():
-            was = state["surroundings"].get(key)
-            if now != was:
-                yield from self._note(f"{key} is {now}, it was {was}: it goes on, not bit for bit")
+        for text in former.changed(state["surroundings"], former.surroundings(self.device)):
+            yield from self._note(text)
 
     # updates, and what is due after each
 
@@ -235,7 +215,10 @@ class _Training:
             while reason is None:
                 start = time.perf_counter()
                 update = next(stream)
-                self.progress.advance(update.tokens // self.block_size, update.tokens)
+                parts = stages.accumulation(self.config, self.progress.step)
+                rows = self.experiment.data.batch_size * parts
+                self.progress.advance(rows, update.tokens)
+                self.weights.add(self.progress.step)
                 yield from self._report(update, start, began)
                 self._heed()
                 reason = yield from self._settle()
@@ -251,11 +234,13 @@ class _Training:
         while True:
             start = time.perf_counter()
             made = next(stream)
+            self.squares = showing.squares(made)
             self.watch.wait(time.perf_counter() - start)
             yield made
 
     def _heed(self, done: int = 0) -> None:
-        if self.interrupted():
+        asked, self.progress.seconds = self.ranks.most(self.interrupted(), self.progress.seconds)
+        if asked:
             raise _Interrupted
 
     def _ended(self) -> Reason | None:
@@ -283,6 +268,8 @@ class _Training:
     def _tell(self, update: Update, loss: float, norm: float) -> events.Stepped:
         mean, waited = self.watch.read()
         speed = update.tokens / mean
+        self.stepper.objective.hearing.meet(self.ranks)
+        squares = {side: n / mean / self.ranks.count for side, n in self.squares.items()}
         heard = hearing.shares(self.stepper.objective.hearing.take())
         told: dict[str, Any] = {
             "loss": loss,
@@ -290,10 +277,11 @@ class _Training:
             "grad_norm": norm,
             "tokens": self.progress.tokens,
             "tokens_per_s": speed,
-            "mfu": self.utilisation.at(speed, self.progress.seconds),
+            "mfu": self.utilisation.at(speed / self.ranks.count, self.progress.seconds, squares),
             "ms": 1000 * mean,
         }
-        self._log("train", **told, wait_ms=1000 * waited, **heard, **self.stepper.noted())
+        more = self.stepper.noted() | self.utilisation.noted(mean * self.progress.step)
+        self._log("train", **told, wait_ms=1000 * waited, **heard, **more)
         return events.Stepped(
             step=self.progress.step, seconds=self.progress.seconds, shares=heard, **told
         )
@@ -313,7 +301,8 @@ class _Training:
         if self._evaluation_due():
             self.stepper.guard.check(now.step)
             start = time.perf_counter()
-            train, val = self.splits(self.model, self._heed)
+            with self.weights.shown():
+                train, val = self.splits(self.model, self._heed)
             seconds = time.perf_counter() - start
             best = now.judge(train, val)
             self.history.append((now.step, val))
@@ -347,7 +336,11 @@ class _Training:
 
         wish, step = self.config.sample, self.progress.step
         tokenizer, seed = self.reading.first.tokenizer, self.experiment.seed
-        texts = samples.write(self.model, tokenizer, self.block_size, wish, seed)
+        with self.weights.shown():
+            model = self.stepper.spread.whole(self.experiment.model)
+            if model is None:
+                return
+            texts = samples.write(model, tokenizer, self.block_size, wish, seed)
         self.run.sample(step, texts)
         for text in texts:
             self._log("sample", text=text)
@@ -355,10 +348,21 @@ class _Training:
 
     def _save(self, reason: Reason | None) -> Iterator[Event]:
         found = self.saver.save(self.progress, last=reason is not None)
+        if reason is not None:
+            self.saver.encoder()
         if isinstance(found, Path):
             yield events.Saved(self.progress.step, found)
         else:
             yield from self._note(found)
+
+    def read(self, reason: Reason) -> Iterator[Event]:
+        """Of a model that has learnt from images: how many it reads to the letter."""
+        alone = self.ranks.leads and not self.stepper.spread.in_pieces
+        if alone and self.reading.images and reason not in {"interrupted", "eval_only"}:
+            with self.weights.shown():
+                found = exact.both(self.model, self.reading, self.block_size)
+            self.run.result("exact", found)
+            yield from self._note(exact.told(found))
 
     # words
 

@@ -1,6 +1,7 @@
 """The run directory: configuration, metrics, checkpoints that survive a crash. Imports no torch."""
 
 import contextlib
+import hashlib
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from espalier.tree import dump, read_yaml
 FORMAT = "espalier-checkpoint-1"
 MANIFEST = "MANIFEST.json"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+BASE = "base.safetensors"  # of a run of adapters: the weights that they stand beside, for all steps
 _STEP = re.compile(r"step-(\d{8,})")
 
 
@@ -260,6 +262,44 @@ class Run:
         except (OSError, ValueError, AttributeError):
             return math.inf
         return loss if isinstance(loss, float) and math.isfinite(loss) else math.inf
+
+
+def weight_files(checkpoint: Path) -> list[Path]:
+    """The safetensors files of a checkpoint's weights: one, or one of each rank that wrote it."""
+    whole = checkpoint / MODEL
+    if whole.is_file():
+        return [whole]
+    return sorted(checkpoint.glob(f"{whole.stem}-*-of-*{whole.suffix}"))
+
+
+def weights_digest(checkpoint: Path) -> str | None:
+    """SHA-256 of the weights, as the manifest has it; of several files, over theirs."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        found = [str(files[file.name]["sha256"]) for file in weight_files(checkpoint)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(found) < 2:
+        return found[0] if found else None
+    return hashlib.sha256("\n".join(found).encode("ascii")).hexdigest()
+
+
+def weights_count(checkpoint: Path) -> int | None:
+    """How many numbers the weights are, adapters with what they stand beside; None if unreadable.
+
+    From the headers of the files: 8 bytes of length, then JSON.
+    """
+    base, held, count = checkpoint.parent.parent / BASE, weight_files(checkpoint), 0
+    try:
+        for file in [*held, base] if base.is_file() else held:
+            with file.open("rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(min(length, file.stat().st_size)))
+            shapes = [one["shape"] for name, one in header.items() if name != "__metadata__"]
+            count += sum(math.prod(shape) for shape in shapes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return count if held else None
 
 
 def verify(checkpoint: Path) -> str | None:

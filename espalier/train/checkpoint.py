@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from espalier.errors import UserError, nearest
 from espalier.run import MODEL, OPTIMIZER
 from espalier.train import lora
+from espalier.train.parallel import pieces
 from espalier.train.slots import Optimizer
 
 
@@ -40,9 +41,9 @@ def writer(model: nn.Module, optimizer: Optimizer | None = None) -> Callable[[Pa
     """The function that fills a checkpoint directory, for `Run.commit`."""
 
     def write(folder: Path) -> None:
-        _save(kept(model), folder / MODEL)
+        save(kept(model), folder / MODEL)
         if optimizer is not None:
-            _save(optimizer.state(), folder / OPTIMIZER)
+            save(optimizer.state(), folder / OPTIMIZER)
 
     return write
 
@@ -56,19 +57,35 @@ def size(model: nn.Module, optimizer: Optimizer | None = None) -> int:
 def finite(held: Iterable[Tensor]) -> bool:
     """Whether no weight is NaN or infinite."""
     floats = [tensor for tensor in held if tensor.is_floating_point() and tensor.numel()]
+    if not floats:
+        return True
     return bool(torch.stack(torch._foreach_norm(floats, float("inf"))).isfinite().all())
 
 
 def load_model(model: nn.Module, folder: Path) -> None:
     """Fill a model from a checkpoint directory; every name and shape must fit."""
-    fill(kept(model), read(folder / MODEL), str(folder / MODEL))
+    fill(kept(model), stored(folder / MODEL), str(folder / MODEL))
 
 
 def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
     """Fill an optimizer from a checkpoint directory."""
-    if not (folder / OPTIMIZER).is_file():
+    require_optimizer(folder)
+    optimizer.load(stored(folder / OPTIMIZER))
+
+
+def require_optimizer(folder: Path) -> None:
+    """UserError for a checkpoint that holds weights alone."""
+    file = folder / OPTIMIZER
+    if not file.is_file() and not pieces.index_of(file).is_file():
         raise UserError(f"{folder} has no {OPTIMIZER}: it can start a run, not continue one")
-    optimizer.load(read(folder / OPTIMIZER))
+
+
+def stored(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's file, or of the pieces in its place, put together."""
+    if file.is_file() or not pieces.index_of(file).is_file():
+        return read(file)
+    with pieces.opened(file) as held:
+        return dict(held)
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -103,7 +120,8 @@ def fill(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], what: str) ->
             tensor.copy_(theirs[name])
 
 
-def _save(held: Mapping[str, Tensor], file: Path) -> None:
+def save(held: Mapping[str, Tensor], file: Path) -> None:
+    """Write a safetensors file; OSError where the disk refuses."""
     # no metadata: safetensors writes several entries in random order, equal runs give equal files
     try:
         save_file({name: tensor.contiguous() for name, tensor in held.items()}, file)

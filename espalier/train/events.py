@@ -16,14 +16,19 @@ class Started:
     step: int
     horizon: int
     parameters: int
+    trainable: int
     tokens_per_step: int
     train_tokens: int
     val_tokens: int
+    images: str
+    """what there is to see; empty for text"""
     device: str
     threads: int
     precision: str
     exact: bool
     """bit for bit the same on this machine, with these threads and this torch"""
+    ranks: int = 1
+    """processes that train it together"""
 
 
 @dataclass(frozen=True)

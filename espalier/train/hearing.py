@@ -1,10 +1,13 @@
 """What parts tell of themselves (`Pass.tell`), gathered on the device and read when it is asked."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from espalier.train.parallel.ranks import Ranks
 
 USUAL = (0.05, 0.50)  # share of silent features that calls for no advice
 
@@ -27,6 +30,19 @@ class Hearing:
             here = torch.stack([value.float() for value in values]) * weight
             self._sums[name] = self._sums[name] + here if name in self._sums else here
         self._weight += weight
+
+    def meet(self, ranks: Ranks) -> None:
+        """Add up what all ranks have heard; each may have heard something or nothing."""
+        if ranks.count == 1:
+            return
+        mine = {name: total.tolist() for name, total in self._sums.items()}
+        found: dict[str, Tensor] = {}
+        self._weight = ranks.total(self._weight)
+        for text in ranks.texts(json.dumps(mine)):
+            for name, values in json.loads(text).items():
+                here = torch.tensor(values)
+                found[name] = found[name] + here if name in found else here
+        self._sums = found
 
     def take(self) -> dict[str, list[float]]:
         """The mean of each figure over all rows, layer by layer; starts anew."""

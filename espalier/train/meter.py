@@ -1,14 +1,20 @@
 """How fast it goes, and how much of the device that uses."""
 
 import contextlib
+from collections.abc import Sequence
+from functools import cache, cached_property
+from types import MappingProxyType
 
 import torch
 
 from espalier import device as machine
-from espalier.cost import count
-from espalier.nn.gpt import GPTConfig, sketch
+from espalier.cost import count, vision
+from espalier.cost.vision import Squares
+from espalier.nn.gpt import GPT, GPTConfig, sketch
+from espalier.train import tuning
 
 SOON = 10.0
+NONE: Squares = MappingProxyType({})
 
 
 class Stopwatch:
@@ -34,32 +40,61 @@ class Stopwatch:
 
 
 class Utilisation:
-    """Model FLOPs utilisation: arithmetic done over what the device could have done."""
+    """Model FLOPs utilisation: arithmetic done over what the device could have done.
 
-    def __init__(self, shape: GPTConfig, dtype: str, device: str):
-        self.shape, self.dtype, self.device = shape, dtype, device
-        self._share: float | None = None  # of the device's second that one token takes
+    Of images as of tokens: those that were read, padding left out. What is frozen needs no
+    gradients.
+    """
+
+    def __init__(self, shape: GPTConfig, dtype: str, device: str, freeze: Sequence[str] = ()):
+        self.shape, self.dtype, self.device, self.freeze = shape, dtype, device, freeze
+        self._peak: float | None = None
         self._asked = False
+        self._seeing: float | None = None  # FLOPs a second, where there are images
 
-    def at(self, tokens_per_s: float, seconds: float) -> float | None:
+    def at(self, tokens_per_s: float, seconds: float, squares: Squares = NONE) -> float | None:
         """None where the peak is not known, or where a result above 1 shows that it is wrong.
 
-        Counting and measuring take about a second, so that training must have taken SOON seconds.
+        `squares` of pixels are a second's, too. Counting and measuring take about a second, so that
+        training must have taken SOON seconds.
         """
+        self._seeing = self.work(tokens_per_s, squares) if squares else None
         if seconds < SOON:
             return None
         if not self._asked:
             self._asked = True
             with torch.random.fork_rng(devices=[]):  # measuring draws numbers
-                self._share = self._per_token()
-        if self._share is None or tokens_per_s * self._share > 1:
+                peak = machine.peak_flops(self.device, self.dtype)
+            self._peak = None if peak is None else peak.flops
+        work = None if self._peak is None else self.work(tokens_per_s, squares)
+        if self._peak is None or work is None or work > self._peak:
             return None
-        return tokens_per_s * self._share
+        return work / self._peak
 
-    def _per_token(self) -> float | None:
-        peak = machine.peak_flops(self.device, self.dtype)
-        if peak is None:
+    def work(self, tokens: float, squares: Squares = NONE) -> float | None:
+        """FLOPs of training on so much; None for a model with a part that cannot be counted."""
+        if self._token is None:
             return None
+        return tokens * self._token + sum(n * self._square(side) for side, n in squares.items())
+
+    def noted(self, seconds: float) -> dict[str, float]:
+        """What joins the records of training on images: FLOPs in so many seconds of it."""
+        return {} if self._seeing is None else {"total_flops": self._seeing * seconds}
+
+    @cached_property
+    def _model(self) -> GPT:
+        model = sketch(self.shape)
+        tuning.freeze(model, self.freeze)
+        return model
+
+    @cached_property
+    def _token(self) -> int | None:
         with contextlib.suppress(NotImplementedError):  # a part that cannot run on meta
-            return count.flops(sketch(self.shape), self.shape.block_size).train / peak.flops
+            return count.flops(self._model, self.shape.block_size).train
         return None
+
+    @cache  # noqa: B019 - as long-lived as the run
+    def _square(self, side: int) -> int:
+        front = self._model.trunk.front
+        assert front is not None
+        return vision.square(front, side).train

@@ -18,6 +18,7 @@ from espalier.errors import need
 
 Record = Mapping[str, Any]
 ROOM = 1000  # records
+NANOCHATS = {"train/tokens_per_s": "train/tok_per_sec", "eval/val_loss": "val/loss"}
 FAREWELL = 10.0  # seconds, for all mirrors together
 
 
@@ -114,10 +115,16 @@ class WandB(Sink):
     def write(self, record: Record) -> None:
         named = {f"{record['kind']}/{key}": value for key, value in scalars(record).items()}
         if named:
-            self.run.log(named | {"step": record["step"]})
+            self.run.log(named | nanochats(named) | {"step": record["step"]})
 
     def close(self) -> None:
         self.run.finish()
+
+
+def nanochats(named: Mapping[str, float]) -> dict[str, float]:
+    """The same once more in nanochat's names, for boards that have runs of both."""
+    found = {new: named[old] for old, new in NANOCHATS.items() if old in named}
+    return found | ({"train/dt": named["train/ms"] / 1000} if "train/ms" in named else {})
 
 
 def scalars(record: Record) -> dict[str, float]:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espalier.train.parallel.spread import Spread
+
 DECAY = 0.95  # of both averages, at each measured update
 
 
@@ -26,17 +28,17 @@ def estimates(small: Tensor, big: Tensor, b: Tensor, B: Tensor) -> tuple[Tensor,
 class Apart:
     """The micro-batches of one update, each with its gradient by itself until they are joined."""
 
-    def __init__(self, parameters: Sequence[Tensor]):
-        self.parameters = parameters
+    def __init__(self, parameters: Sequence[Tensor], spread: Spread):
+        self.parameters, self.spread = parameters, spread
         self.held: list[Tensor | None] = [None] * len(parameters)
         self.lengths: list[Tensor] = []  # |g|^2 of each share
         self.tokens: list[Tensor] = []
 
     def add(self, targets: Tensor) -> None:
-        """After the backward pass of a micro-batch with these targets (-1 = none)."""
+        """After the backward pass of a micro-batch with these targets (-1 = none), on all ranks."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        self.lengths.append(torch.stack(torch._foreach_norm(grads)).square().sum())
-        self.tokens.append((targets >= 0).sum())
+        self.lengths.append(self.spread.square(grads))
+        self.tokens.append(self.spread.ranks.sum((targets >= 0).sum()))
         for i, parameter in enumerate(self.parameters):
             grad, before = parameter.grad, self.held[i]
             if grad is not None:  # the same sums in the same order as without measuring

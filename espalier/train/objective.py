@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from espalier.nn.gpt import GPT
+from espalier.nn.sight import Sight, look
 from espalier.nn.state import Pass, at
 from espalier.train.hearing import Hearing
 from espalier.train.slots import GuidedLoss, TokenLoss
@@ -49,22 +50,54 @@ class Objective:
         self.scored = torch.compile(self._scored)
 
     def __call__(
-        self, ids: Tensor, targets: Tensor, count: int, source: Tensor | None = None
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        count: int,
+        source: Tensor | None = None,
+        sight: Sight | None = None,
+        few: Tensor | None = None,
     ) -> Tensor:
         """The share of one micro-batch in the loss of an effective batch with `count` targets.
 
         ids, targets: int64 (batch, time), target -1 = none; source: (batch,), the corpus of each
-        row. The shares add up to the mean over the effective batch, however it was cut.
+        row; few: where, counted through, there are targets, if the head is to see nothing else.
+        The shares add up to the mean over the effective batch, however it was cut.
         """
-        chunk = chunk_length(targets.numel(), self.vocab_size, ids.device)
-        if chunk >= targets.numel():
+        if sight is not None or few is not None:
+            total, extra, told = self._parted(ids, targets, source, sight, few)
+        elif targets.numel() <= self._room(targets):
             total, extra, told = self.whole(ids, targets, source)
         else:
             hidden, extra, told = self.trunk(ids, source)
-            weights = _weights(self.head, hidden)
-            total = chunked(self.scored, weights, hidden, targets, chunk)
+            total = self._chunked(hidden, targets)
         self.hearing.add(told, len(ids))
         return (total + extra * targets.numel()) / count
+
+    def _parted(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        source: Tensor | None,
+        sight: Sight | None,
+        few: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Told]:
+        """The trunk, then the head where it is needed. Shapes vary, so images are not compiled."""
+        found = self.trunk(ids, source) if sight is None else self._trunk(ids, source, sight)
+        hidden, extra, told = found
+        flat, wanted = hidden.flatten(0, -2), targets.flatten()
+        if few is not None:
+            flat, wanted = flat[few], wanted[few]
+        small = len(wanted) <= self._room(wanted)
+        total = self._scored(flat, wanted) if small else self._chunked(flat, wanted)
+        return total, extra, told
+
+    def _room(self, targets: Tensor) -> int:
+        return chunk_length(targets.numel(), self.vocab_size, targets.device)
+
+    def _chunked(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        weights = _weights(self.head, hidden)
+        return chunked(self.scored, weights, hidden, targets, self._room(targets))
 
     def _whole(
         self, ids: Tensor, targets: Tensor, source: Tensor | None
@@ -76,8 +109,14 @@ class Objective:
     def _scored(self, hidden: Tensor, targets: Tensor) -> Tensor:
         return self.token_loss(self.model.head(hidden), targets)
 
-    def _trunk(self, ids: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Told]:
-        now = apart(ids, self.ends, checkpoint=self.checkpoint, listening=True)
+    def _trunk(
+        self, ids: Tensor, source: Tensor | None, sight: Sight | None = None
+    ) -> tuple[Tensor, Tensor, Told]:
+        if sight is None:
+            now = apart(ids, self.ends, checkpoint=self.checkpoint, listening=True)
+        else:
+            now = Pass(sight.positions, packed=True, checkpoint=self.checkpoint, listening=True)
+            look(now, self.model.trunk.front, sight)
         now.source = source
         return self.model.trunk(ids, now), auxiliary(now), now.told or {}
 
@@ -88,8 +127,10 @@ class Drawn(Objective):
     def __init__(self, model: GPT, vocab_size: int, *, checkpoint: bool = False):
         super().__init__(model, drawn, vocab_size, checkpoint=checkpoint)
 
-    def _trunk(self, ids: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Told]:
-        hidden, extra, _ = super()._trunk(ids, source)
+    def _trunk(
+        self, ids: Tensor, source: Tensor | None, sight: Sight | None = None
+    ) -> tuple[Tensor, Tensor, Told]:
+        hidden, extra, _ = super()._trunk(ids, source, sight)
         return hidden, torch.zeros_like(extra), {}
 
 
@@ -126,10 +167,15 @@ class Guided(Objective):
     def _alone(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise AssertionError("a guided loss is only taken beside its teacher")
 
-    def _trunk(self, ids: Tensor, source: Tensor | None) -> tuple[Tensor, Tensor, Told]:
-        hidden, extra, told = super()._trunk(ids, source)
+    def _trunk(
+        self, ids: Tensor, source: Tensor | None, sight: Sight | None = None
+    ) -> tuple[Tensor, Tensor, Told]:
+        hidden, extra, told = super()._trunk(ids, source, sight)
         with torch.no_grad():
-            known = self.teacher.trunk(ids, apart(ids, self.ends))
+            now = apart(ids, self.ends)
+            if sight is not None:
+                now = look(Pass(sight.positions, packed=True), self.teacher.trunk.front, sight)
+            known = self.teacher.trunk(ids, now)
         self.width = hidden.shape[-1]
         return torch.cat((hidden, known), -1), extra, told
 

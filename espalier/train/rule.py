@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,10 +40,9 @@ class Rule(Optimizer):
     """weight <- weight - learning rate * (direction + decay * weight), tensor by tensor.
 
     A subclass says what it remembers (`blank`) and which way it goes (`direction`); scaling,
-    skipping, decay and the state are the same for all. Nothing here waits for a GPU.
+    skipping, decay and the state are the same for all; by matrix, fused projections are taken
+    apart. Nothing here waits for a GPU.
     """
-
-    by_matrix: ClassVar[bool] = False  # fused projections are taken apart
 
     def __init__(self, parameters: Iterable[Named], weight_decay: float, decay: Iterable[str]):
         self.pieces = [p for named in parameters for p in pieces(named, self.by_matrix)]

@@ -94,6 +94,8 @@ class TrainConfig(Config):
     """auto: on a GPU, and eagerly where that fails; true: anywhere; require: or not at all"""
     checkpoint_activations: bool | Literal["auto"] = "auto"
     """recompute each layer in the backward pass; auto: when memory would not do otherwise"""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """on torchrun's ranks: ddp, each holds the whole model (auto); fsdp, each holds a part"""
     deterministic: bool = False
     """bit-identical on a GPU too, slower; a CPU always is, at one number of threads"""
     eval_interval: int = Field(default=2000, ge=1)
@@ -107,10 +109,14 @@ class TrainConfig(Config):
     """evaluate once, train nothing"""
     init: str | None = None
     """start from the weights of this run (anything that opens as one) instead of random ones"""
+    init_front: str | None = None
+    """the part that reads images starts from this run, encoder file or official checkpoint"""
     freeze: tuple[str, ...] = ()
     """parameters that stay as they are, by path: trunk.embed.*, trunk.stack.blocks.0.*"""
     lora: LoraConfig | None = None
     """train adapters alone, beside the weights of train.init; opening the run merges them"""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """evaluate, sample and save the mean of all weights so far, the last counting 1 - ema"""
     stop: StopConfig = StopConfig()
     sample: SampleConfig = SampleConfig()
     track: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -18,8 +18,9 @@ from espalier.nn.slots import roles, splits
 from espalier.train import precision, stages, tuning
 from espalier.train.noise import NoiseScale
 from espalier.train.objective import Guided, Objective
+from espalier.train.parallel.spread import spread
 from espalier.train.settings import TrainConfig
-from espalier.train.slots import Named, Span
+from espalier.train.slots import Named, Optimizer, Span
 from espalier.train.steps import Stepper
 
 LARGE = 10_000_000  # parameters; below, activations fit anywhere
@@ -89,12 +90,14 @@ def stepper(
         training.prepare()
         heap.keep()
     role, split = roles(model), splits(model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    laid = spread(model, device, config.parallel, shape.block_size)
     named = [
         Named(name, p, role[name], split.get(name, ()))
-        for name, p in model.named_parameters()
+        for name, p in laid.parameters.items()
         if p.requires_grad
     ]
-    chosen = precision.choose(config.dtype, device, sum(p.tensor.numel() for p in named))
+    chosen = precision.choose(config.dtype, device, trained)
     assert shape.vocab_size is not None
     recompute = _recompute(config, shape, micro_rows, device)
     guide = config.loss.guide() if teacher is not None else None
@@ -104,15 +107,44 @@ def stepper(
     else:
         objective = Guided(model, teacher, guide[1], shape.vocab_size, checkpoint=recompute)
     tokens = micro_rows * shape.block_size * config.gradient_accumulation_steps
-    chosen_optimizer = config.optimizer.within(horizon(config, tokens))
-    optimizer = chosen_optimizer.build(named, config.weight_decay)
+    if laid.in_pieces:
+        refuse_in_pieces(config)
+    optimizer = laid.optimizer(named, partial(_optimizer, config, horizon(config, tokens)))
     tuning.confirm(model, optimizer)
-    made = Stepper(objective, optimizer, chosen, micro_rows, config.grad_clip, device)
+    made = Stepper(objective, optimizer, chosen, micro_rows, config.grad_clip, laid)
     if config.noise_scale:
         if micro_rows * config.gradient_accumulation_steps < 2:
             raise UserError("train.noise_scale compares parts of an update: data.batch_size=2")
         made.noise = NoiseScale(int(config.noise_scale), device)
     return made
+
+
+def _optimizer(config: TrainConfig, steps: int, named: list[Named]) -> Optimizer:
+    return config.optimizer.within(steps).build(named, config.weight_decay)
+
+
+def refuse_in_pieces(config: TrainConfig) -> None:
+    """UserError for what needs whole tensors, where each rank has some of their rows."""
+    if "bridge" in {
+        config.optimizer.name,
+        getattr(config.optimizer, "inner", config.optimizer).name,
+    }:
+        raise UserError(
+            "train.optimizer=bridge may need whole matrices, and does not say so; "
+            "train.parallel=fsdp cuts them: take train.parallel=ddp, or another optimizer"
+        )
+    if config.lora is not None:
+        raise UserError(
+            "train.lora trains few parameters, which train.parallel=fsdp would cut: take "
+            "train.parallel=ddp"
+        )
+    if config.ema is not None:
+        raise UserError("train.ema keeps whole weights: take train.parallel=ddp, not fsdp")
+    if config.compile not in {False, "auto"}:
+        raise UserError(
+            "train.compile does not go with train.parallel=fsdp, which puts layers together "
+            "between them: take train.compile=auto or train.parallel=ddp"
+        )
 
 
 def _recompute(config: TrainConfig, shape: GPTConfig, rows: int, device: str) -> bool:
@@ -137,7 +169,7 @@ def eager_seconds(stepper: Stepper, blank: Tensor) -> float:
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        float(stepper.backward(blank, blank))  # reading the loss does not wait for the gradients
+        float(stepper.rehearse(blank))  # reading the loss does not wait for the gradients
         if stepper.device.startswith("cuda"):
             torch.cuda.synchronize(stepper.device)
         times.append(time.perf_counter() - start)
@@ -152,17 +184,19 @@ def compile_step(stepper: Stepper, wish: bool | str, shape: tuple[int, int], ahe
     compiles on a GPU, where they take long enough. Leaves no gradient and no trace in the random
     generators. MachineError for "require".
     """
-    on_gpu = stepper.device.startswith("cuda")
-    if wish is False or (wish == "auto" and not on_gpu):
+    on_gpu, laid = stepper.device.startswith("cuda"), stepper.spread
+    if wish is False or (wish == "auto" and (not on_gpu or laid.in_pieces)):
         return ""
     blank: Tensor = torch.zeros(shape, dtype=torch.long)
     cards = range(torch.cuda.device_count()) if on_gpu else []
     with torch.random.fork_rng(devices=cards):
-        if wish == "auto" and ahead * eager_seconds(stepper, blank) * GAIN < WARM_UP:
-            return ""
+        if wish == "auto":
+            (seconds,) = laid.ranks.most(eager_seconds(stepper, blank))
+            if ahead * seconds * GAIN < WARM_UP:
+                return ""
         try:
             stepper.objective.compile()
-            stepper.backward(blank, blank)
+            stepper.rehearse(blank)
         except Exception as error:
             why = f"torch.compile failed ({type(error).__name__}: {str(error).splitlines()[0]})"
             if wish == "require":

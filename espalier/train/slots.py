@@ -28,6 +28,9 @@ class Named(NamedTuple):
 class Optimizer:
     """Changes parameters in place from their `.grad`. Parameters without a gradient stay."""
 
+    by_matrix = False
+    """whether an entry's update depends on the others of its matrix, which must then be whole"""
+
     def step(self, learning_rate: float, scale: Tensor, skip: Tensor) -> None:
         """One update with gradients divided by `scale`; nothing changes where `skip` is 1.
 

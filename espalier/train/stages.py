@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterator
 
 from espalier.data.reading import Reading
-from espalier.errors import ConfigError
+from espalier.errors import ConfigError, UserError
+from espalier.train.parallel.ranks import here
 from espalier.train.settings import TrainConfig
 from espalier.train.steps import Batch, shortened
 
@@ -24,6 +25,21 @@ def check(config: TrainConfig, block_size: int) -> None:
             raise ConfigError(
                 f"train.length_schedule.{i}.block_size={stage.block_size} must divide "
                 f"model.block_size={block_size}. Near: {', '.join(map(str, sorted(nearest)))}."
+            )
+
+
+def check_shares(config: TrainConfig, micro: int, ranks: int) -> None:
+    """UserError for a batch whose rows cannot be dealt to `ranks` alike."""
+    later = (stage.gradient_accumulation_steps for stage in config.batch_schedule)
+    for steps in (config.gradient_accumulation_steps, *later):
+        rows = micro * steps
+        if rows % ranks:
+            fit = [n for n in range(1, rows + 1) if rows % n == 0]
+            near = sorted(sorted(fit, key=lambda n: abs(n - ranks))[:3])
+            raise UserError(
+                f"{ranks} ranks cannot share {rows} rows alike (data.batch_size={micro} x "
+                f"gradient_accumulation_steps={steps}). "
+                f"Near: {', '.join(map(str, near))} ranks."
             )
 
 
@@ -59,10 +75,27 @@ def updates(config: TrainConfig, wanted: int) -> int:
 
 
 def batches(reading: Reading, config: TrainConfig, step: int, first: int) -> Iterator[Batch]:
-    """The effective batches from update `step` on, whose first window is number `first`."""
+    """The effective batches from update `step` on, whose first window is number `first`.
+
+    Of ranks each gets its rows of them: whole micro-batches, as one process would make, where
+    there is one for each rank.
+    """
+    ranks = here()
     micro, size = reading.config.batch_size, reading.block_size
+    if reading.images and config.length_schedule:
+        raise ConfigError("train.length_schedule cuts rows, and would cut images in them")
     for update in itertools.count(step):
         rows = micro * accumulation(config, update)
-        inputs, targets, source = reading.batch(first, rows)
-        yield shortened(Batch(inputs, targets, micro, source), cut(config, update, size))
+        share = rows // ranks.count
+        if reading.images:
+            yield _seen(reading, first + ranks.rank * share, share)
+        else:
+            inputs, targets, source = reading.batch(first + ranks.rank * share, share)
+            yield shortened(Batch(inputs, targets, micro, source), cut(config, update, size))
         first += rows
+
+
+def _seen(reading: Reading, first: int, rows: int) -> Batch:
+    (inputs, targets, positions, slots, images), source = reading.seen(first, rows)
+    micro = reading.config.batch_size
+    return Batch(inputs, targets, micro, source, images, slots, positions)

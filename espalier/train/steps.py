@@ -1,15 +1,18 @@
 """One update: micro-batches in, new weights out, without waiting for the device."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from espalier.errors import UserError
+from espalier.nn.sight import Sight
+from espalier.nn.state import Image
 from espalier.train.noise import Apart, NoiseScale
 from espalier.train.objective import Drawn, Objective
+from espalier.train.parallel.spread import Spread
 from espalier.train.precision import LossScale, Precision
 from espalier.train.slots import Optimizer
 
@@ -37,6 +40,19 @@ class Batch(NamedTuple):
     """rows in a micro-batch"""
     source: Tensor | None = None
     """int64 (rows): the corpus of a mixture that each row comes from"""
+    images: tuple[Sequence[Image], ...] = ()
+    """of each row, in order"""
+    slots: Tensor | None = None
+    """int64 (rows, time): which feature of its row's images stands there; -1: the token"""
+    positions: Tensor | None = None
+    """int64 (rows, time), from 0 in each document; -1 = padding. Told wherever `slots` is."""
+
+    @property
+    def sight(self) -> Sight | None:
+        """What rows that may hold images see; None for text."""
+        if self.slots is None or self.positions is None:
+            return None
+        return Sight(self.images, self.slots, self.positions)
 
 
 def shortened(batch: Batch, pieces: int) -> Batch:
@@ -56,8 +72,8 @@ class DivergedError(UserError):
 class Guard:
     """Counts, on the device, updates skipped because they were not finite."""
 
-    def __init__(self, model: nn.Module, device: str):
-        self.model = model
+    def __init__(self, parameters: Mapping[str, nn.Parameter], device: str):
+        self.parameters = parameters
         self.skipped = torch.zeros((), device=device)
         self.streak = torch.zeros((), device=device)
         self.longest = torch.zeros((), device=device)
@@ -83,7 +99,7 @@ class Guard:
 
     def _first(self) -> str:
         """The parameter nearest the input whose gradient is not finite."""
-        named = self.model.named_parameters()
+        named = self.parameters.items()
         bad = (n for n, p in named if p.grad is not None and not p.grad.isfinite().all())
         return next(bad, "")
 
@@ -101,13 +117,14 @@ class Stepper:
         precision: Precision,
         micro_rows: int,
         grad_clip: float,
-        device: str,
+        spread: Spread,
     ):
         self.objective, self.optimizer, self.precision = objective, optimizer, precision
-        self.micro_rows, self.grad_clip, self.device = micro_rows, grad_clip, device
-        self.parameters = [p for p in objective.model.parameters() if p.requires_grad]
-        self.scale = LossScale(precision, device)
-        self.guard = Guard(objective.model, device)
+        self.micro_rows, self.grad_clip = micro_rows, grad_clip
+        self.spread, self.device = spread, spread.device
+        self.parameters = [p for p in spread.parameters.values() if p.requires_grad]
+        self.scale = LossScale(precision, self.device)
+        self.guard = Guard(spread.parameters, self.device)
 
     def __call__(
         self,
@@ -115,13 +132,17 @@ class Stepper:
         targets: Tensor,
         learning_rate: float,
         source: Tensor | None = None,
+        sight: Sight | None = None,
     ) -> Update:
-        """One update from the effective batch, int64 (rows, time) on the host, target -1 = none."""
+        """One update from the effective batch, int64 (rows, time) on the host, target -1 = none.
+
+        Where there are ranks, each gives as many rows of it.
+        """
         if self.optimizer.curious():
-            self._show(inputs, targets, source)
+            self._show(inputs, targets, source, sight)
         measured = self.noise is not None and self.noise.due()
         backward = self._measured if measured else self.backward
-        loss = backward(inputs, targets, source=source)
+        loss = backward(inputs, targets, source=source, sight=sight)
         norm = self._norm()
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         bad = (~finite).float()
@@ -134,52 +155,96 @@ class Stepper:
         self.guard.count(torch.maximum(fault, (~torch.isfinite(loss)).float()))
         self.scale.update(bad)
         self.forget()
-        return Update(loss, norm, learning_rate, targets.numel())
+        tokens = targets.numel() if sight is None else int((sight.positions >= 0).sum())
+        return Update(loss, norm, learning_rate, self.spread.ranks.total(tokens))
 
     def backward(
         self,
         inputs: Tensor,
         targets: Tensor,
         rows: int | None = None,
-        after: Callable[[Tensor], None] = lambda targets: None,
+        after: Callable[[Tensor], None] | None = None,
         source: Tensor | None = None,
+        sight: Sight | None = None,
     ) -> Tensor:
         """Add the gradients of the effective batch, times the loss scale; the loss, per target.
 
-        `after(targets)` follows each micro-batch, of `rows` windows (the usual number).
+        `after(targets)` follows each micro-batch, of `rows` windows (the usual number); without it
+        ranks meet once, in the last.
         """
-        count = max(1, int((targets >= 0).sum()))
+        mine = int((targets >= 0).sum())
+        count = max(1, self.spread.ranks.total(mine))
         loss = torch.zeros((), device=self.device)
-        size = rows or self.micro_rows
-        for ids, wanted, home in self._micro(inputs, targets, source, size):
-            with self.precision.autocast():
-                share = self.objective(ids, wanted, count, home)
-            self.scale.apply(share).backward()  # type: ignore[no-untyped-call]
-            loss += share.detach()
-            after(wanted)
-        return loss
+        size, sparse = rows or self.micro_rows, 2 * mine < targets.numel()
+        for first in range(0, len(inputs), size):
+            here = slice(first, first + size)
+            ids, wanted = self._there(inputs[here]), self._there(targets[here])
+            home = None if source is None else self._there(source[here])
+            seen = None if sight is None else sight.rows(here).moved(self._there)
+            few = self._few(targets[here]) if sparse else None
+            last = after is not None or first + size >= len(inputs)
+            with self.spread.part(last=last):
+                loss += self._share(ids, wanted, count, home, seen, few)
+            if last:
+                self.spread.settle()
+            if after is not None:
+                after(wanted)
+        return self.spread.ranks.sum(loss)
 
-    def _show(self, inputs: Tensor, targets: Tensor, source: Tensor | None) -> None:
+    def rehearse(self, blank: Tensor) -> Tensor:
+        """The loss of one micro-batch, forward and backward, in which ranks do not meet."""
+        with self.spread.part(last=False):
+            return self._share(self._there(blank), self._there(blank), blank.numel())
+
+    def _share(self, *inputs: Any) -> Tensor:
+        """The objective of a micro-batch, whose gradients are added to those that are there."""
+        with self.precision.autocast():
+            share = self.spread.run(self.objective, *inputs)
+        self.scale.apply(share).backward()  # type: ignore[no-untyped-call]
+        return share.detach()
+
+    def _few(self, targets: Tensor) -> Tensor:
+        """Where there are targets, counted through: the head need see nothing else."""
+        return self._there((targets >= 0).flatten().nonzero()[:, 0])
+
+    def _show(
+        self, inputs: Tensor, targets: Tensor, source: Tensor | None, sight: Sight | None
+    ) -> None:
         """Let the optimizer see the gradient of the same batch with targets the model draws."""
-        trained, count = self.objective, max(1, int((targets >= 0).sum()))
+        trained = self.objective
+        count = max(1, self.spread.ranks.total(int((targets >= 0).sum())))
         self.objective = Drawn(trained.model, trained.vocab_size, checkpoint=trained.checkpoint)
         self.objective.ends = trained.ends
         try:
-            self.backward(inputs, targets, source=source)
+            self.backward(inputs, targets, source=source, sight=sight)
         finally:
             self.objective = trained
         self.optimizer.observe(self.scale.value, count)
         self.forget()
 
-    def _measured(self, inputs: Tensor, targets: Tensor, *, source: Tensor | None = None) -> Tensor:
+    def _measured(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        source: Tensor | None = None,
+        sight: Sight | None = None,
+    ) -> Tensor:
         """`backward`, and the noise scale by the way; a single micro-batch is cut into halves."""
         assert self.noise is not None
         rows = min(self.micro_rows, -(-len(inputs) // 2))
-        apart = Apart(self.parameters)
-        loss = self.backward(inputs, targets, rows, apart.add, source)
+        apart = Apart(self.parameters, self.spread)
+        loss = self.backward(inputs, targets, rows, apart.add, source, sight)
         small, b, count = apart.join()
         self.noise.take(small / self.scale.value**2, self._norm() ** 2, b, count)
         return loss
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state, optimizer apart."""
+        self.scale.load(state["scale"])
+        self.guard.skipped.fill_(state["skipped"])
+        if self.noise is not None and "noise" in state:
+            self.noise.load(state["noise"])
 
     def noted(self) -> dict[str, float | None]:
         """What joins the records of training; reading waits for the device."""
@@ -189,14 +254,6 @@ class Stepper:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _micro(
-        self, inputs: Tensor, targets: Tensor, source: Tensor | None, rows: int
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        for first in range(0, len(inputs), rows):
-            here = slice(first, first + rows)
-            home = None if source is None else self._there(source[here])
-            yield self._there(inputs[here]), self._there(targets[here]), home
-
     def _there(self, tensor: Tensor) -> Tensor:
         if self.device.startswith("cuda"):
             return tensor.pin_memory().to(self.device, non_blocking=True)
@@ -205,9 +262,7 @@ class Stepper:
     def _norm(self) -> Tensor:
         """The 2-norm of all gradients together, the loss scale taken out."""
         grads = [p.grad for p in self.parameters if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm(grads))
-        norm: Tensor = torch.linalg.vector_norm(norms)
-        return norm / self.scale.value
+        return self.spread.norm(grads) / self.scale.value
 
 
 def updates(
@@ -219,4 +274,4 @@ def updates(
     """One update for each effective batch; `rate` gives the learning rate of update `first`, …"""
     for step, batch in enumerate(batches, first):
         stepper.micro_rows = batch.micro_rows
-        yield stepper(batch.inputs, batch.targets, rate(step), batch.source)
+        yield stepper(batch.inputs, batch.targets, rate(step), batch.source, batch.sight)

@@ -1,6 +1,6 @@
 """What of a model is trained: all, all but what `train.freeze` names, or adapters alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,18 @@ TABLES = ("trunk.embed.weight", "head.weight")  # a row for each token
 
 def prepare(model: nn.Module, config: TrainConfig, seed: int) -> None:
     """Freeze and adapt. ConfigError for a pattern that names nothing, or where nothing is left."""
-    for pattern in config.freeze:
+    freeze(model, config.freeze)
+    if config.lora is not None:
+        if config.init is None:
+            raise ConfigError("train.lora adapts the weights of another model: set train.init")
+        lora.adapt(model, config.lora, seed)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("train.freeze leaves nothing to train")
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
+    """What the patterns name is not trained. ConfigError for one that names nothing."""
+    for pattern in patterns:
         found = lora.named(model, pattern)
         if not found:
             kinds = {".".join(name.split(".")[:2]) for name, _ in model.named_parameters()}
@@ -25,12 +36,6 @@ def prepare(model: nn.Module, config: TrainConfig, seed: int) -> None:
             )
         for parameter in found.values():
             parameter.requires_grad_(False)
-    if config.lora is not None:
-        if config.init is None:
-            raise ConfigError("train.lora adapts the weights of another model: set train.init")
-        lora.adapt(model, config.lora, seed)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ConfigError("train.freeze leaves nothing to train")
 
 
 def confirm(model: nn.Module, optimizer: Optimizer) -> None:

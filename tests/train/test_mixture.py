@@ -167,3 +167,13 @@ def test_corpora_of_two_tokenizers_are_not_mixed(tmp_path: Path) -> None:
     data = decode(DataConfig, {"mixture": [{"corpus": str(one)}, {"corpus": str(other)}]})
     with pytest.raises(UserError, match="b has another tokenizer than"):
         Reading(data, 1, 8)
+
+
+def test_few_tokens_are_read_over_and_over_and_validation_is_whole(tmp_path: Path) -> None:
+    place = str(tiny.corpus(tmp_path / "data"))
+    few = Reading(decode(DataConfig, {"corpus": place, "train_tokens": 40}), 7, 8)
+    whole = Reading(decode(DataConfig, {"corpus": place}), 7, 8)
+    assert (few.train_tokens, few.val_tokens) == (40, whole.val_tokens)
+    read = few.batch(0, 64)[0].unique(dim=0)
+    beginning = whole.first.train.gather(np.arange(33), 8).tolist()
+    assert all(row in beginning for row in read.tolist())

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ import torch
 from espalier import fit
 from espalier.config import decode
 from espalier.errors import UserError
+from espalier.nn.gpt import GPT
 from espalier.run import Run
 from espalier.train.checkpoint import read
 from espalier.train.events import Stepped
 from espalier.train.noise import Apart, NoiseScale, estimates
+from espalier.train.parallel.spread import Spread
 from espalier.train.settings import TrainConfig
 from tests.train import tiny
 
@@ -28,9 +31,10 @@ def test_micro_batches_of_a_known_covariance_give_its_noise_scale() -> None:
     chance = torch.Generator().manual_seed(1)
     spread, mean = torch.tensor([6.0, 4.0]).sqrt(), torch.tensor([3.0, 4.0])
     weight, sums = torch.zeros(2, requires_grad=True), torch.zeros(2)
+    alone = Spread(cast(GPT, torch.nn.Module()), "cpu")
     for _ in range(800):
         samples = mean + spread * torch.randn(8, 2, generator=chance)
-        apart = Apart([weight])
+        apart = Apart([weight], alone)
         for part in torch.split(samples, [2, 2, 3, 1]):  # unequal ones too
             ((part @ weight).sum() / 8).backward()
             apart.add(torch.zeros(len(part), dtype=torch.long))

@@ -26,6 +26,8 @@ class AdamSConfig(OptimizerConfig):
 
 
 class AdamS(Rule):
+    """Not what pytorch_optimizer calls AdamS: Adam with stable weight decay, of another paper."""
+
     def __init__(self, config: AdamSConfig, parameters: list[Named], weight_decay: float):
         self.config = config
         super().__init__(parameters, weight_decay, config.decay)

@@ -37,6 +37,8 @@ class BridgeConfig(OptimizerConfig):
 
 
 class Bridge(Optimizer):
+    by_matrix = True  # some are, and none says so
+
     def __init__(self, config: BridgeConfig, parameters: list[Named], weight_decay: float):
         self.config, self.parameters, self.weight_decay = config, parameters, weight_decay
         self.kind = find(config.library, config.kind)

@@ -31,7 +31,7 @@ class Lookahead(Optimizer):
     """What is evaluated and saved are the fast weights, which are the slow ones every k steps."""
 
     def __init__(self, config: LookaheadConfig, parameters: list[Named], inner: Optimizer):
-        self.config, self.inner = config, inner
+        self.config, self.inner, self.by_matrix = config, inner, inner.by_matrix
         self.names = [named.name for named in parameters]
         self.fast = [named.tensor for named in parameters]
         self.slow: list[Tensor] = []

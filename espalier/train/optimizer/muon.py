@@ -56,6 +56,8 @@ class Muon(Optimizer):
     A fused projection counts as the matrices it holds (`Named.split`).
     """
 
+    by_matrix = True
+
     def __init__(self, config: MuonConfig, parameters: list[Named], weight_decay: float):
         self.config = config
         self.matrices = [named for named in parameters if named.role == "matrix"]

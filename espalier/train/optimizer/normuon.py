@@ -42,6 +42,8 @@ class NorMuonConfig(OptimizerConfig):
 class NorMuon(Optimizer):
     """A fused projection counts as the matrices it holds."""
 
+    by_matrix = True
+
     def __init__(self, config: NorMuonConfig, parameters: list[Named], weight_decay: float):
         matrices = [named for named in parameters if named.role == "matrix"]
         others = [named for named in parameters if named.role != "matrix"]

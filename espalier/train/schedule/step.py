@@ -8,6 +8,9 @@ from espalier.train.slots import ScheduleConfig, Span
 class StepConfig(ScheduleConfig):
     """max(floor, peak * factor^(stairs passed))"""
 
+    every: int | None = Field(None, ge=1)
+    """updates between stairs, counted from the end of the warm-up; takes the place of `at`"""
+
     at: tuple[float, ...] = (0.5, 0.75)
     """of the horizon, where the stairs are"""
     factor: float = Field(0.1, gt=0, lt=1)
@@ -23,5 +26,8 @@ class StepConfig(ScheduleConfig):
         warming = span.warming(step)
         if warming is not None:
             return warming
-        passed = sum(step >= share * span.horizon for share in self.at)
+        if self.every is not None:
+            passed = (step - span.warmup) // self.every
+        else:
+            passed = sum(step >= share * span.horizon for share in self.at)
         return max(span.floor, span.peak * self.factor**passed)

@@ -1,0 +1,63 @@
+"""Weights of others in place of fresh ones: a run's, or an encoder of images alone."""
+
+from espalier import pretrained
+from espalier.errors import UserError
+from espalier.experiment import open_run, weights_of
+from espalier.nn.gpt import GPT
+from espalier.nn.slots import Front
+from espalier.pretrained import deepseek_ocr
+from espalier.run import Run
+from espalier.train import checkpoint, lora, tuning
+from espalier.train.parallel.ranks import here
+from espalier.train.settings import TrainConfig
+
+FRONT = "trunk.front."
+
+
+def fill(model: GPT, config: TrainConfig) -> None:
+    """As `train.init` and `train.init_front` say; UserError for what does not fit."""
+    if config.init is not None:
+        fill_from(model, config.init)
+    if config.init_front is not None:
+        if model.trunk.front is None:
+            raise UserError("train.init_front: this model reads no images; set model.front")
+        fill_front(model.trunk.front, config.init_front)
+
+
+def base(model: GPT, config: TrainConfig, run: Run, *, resume: bool) -> dict[str, str]:
+    """The weights beside adapters, kept in the run and known by their hash; nothing without."""
+    if not lora.adapters(model):
+        return {}
+    if resume and (run.path / lora.BASE).is_file():
+        return {"base": lora.load_base(model, run.path)}
+    if resume and config.init is not None:
+        fill_from(model, config.init)
+    ranks = here()
+    return {"base": ranks.tell(lora.save_base(model, run.path) if ranks.leads else "")}
+
+
+def fill_from(model: GPT, source: str) -> None:
+    """All but adapters; a front that `source` has not stays as it is."""
+    own = lora.adapters(model)
+    mine = {name: t for name, t in checkpoint.tensors(model).items() if name not in own}
+    theirs = tuning.widened(checkpoint.tensors(weights_of(source)), model)
+    if not any(name.startswith(FRONT) for name in theirs):
+        mine = {name: t for name, t in mine.items() if not name.startswith(FRONT)}
+    checkpoint.fill(mine, theirs, f"train.init={source}")
+
+
+def fill_front(front: Front, source: str) -> None:
+    """From a run, or whatever holds an encoder in the official names; nothing, or all of it."""
+    place = pretrained.locate(source)
+    if not (place / "config.yaml").is_file():
+        theirs = deepseek_ocr.read(place, front)
+    elif (place / deepseek_ocr.ENCODER).is_file():
+        theirs = deepseek_ocr.read(place / deepseek_ocr.ENCODER, front)
+    else:
+        found = open_run(place)[0].trunk.front
+        if found is None:
+            raise UserError(f"train.init_front={source}: its model reads no images")
+        theirs = dict(found.state_dict())
+    held = front.state_dict()
+    mine = {name: t for name, t in held.items() if name in theirs or not deepseek_ocr.apart(name)}
+    checkpoint.fill(mine, theirs, f"train.init_front={source}")
