@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -17,9 +17,16 @@ TEMPLATES = Path(__file__).with_name("templates.yaml")
 ANSWERS = "assistant"
 
 
+class Shown(NamedTuple):
+    """An image in a message: content of its own, which no text can stand for."""
+
+    number: int
+    """which of the images that whoever asks knows"""
+
+
 class Message(NamedTuple):
     role: str
-    content: str
+    content: str | tuple[str | Shown, ...]
 
 
 class Spelled(NamedTuple):
@@ -27,6 +34,10 @@ class Spelled(NamedTuple):
 
     ids: list[int]
     learnt: list[bool]
+    places: list[int]
+    """of each image, the token that it stands before; images take no tokens"""
+    images: list[int]
+    """their numbers"""
 
 
 class Template(Config):
@@ -37,12 +48,19 @@ class Template(Config):
     before: str
     after: str
     stop: str = Field(min_length=1)
+    end: str = END_OF_TEXT
+    system: Literal["apart", "joined"] = "apart"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.after.startswith(self.stop):
             raise ValueError("`after` must begin with `stop`")
+        if self.end not in (END_OF_TEXT, *self.special):
+            raise ValueError(f"`end` must be one of `special`, or {END_OF_TEXT}")
         return self
+
+    def filled(self, text: str, role: str) -> str:
+        return text.replace("{role}", role).replace("{Role}", role.capitalize())
 
 
 class Speaker:
@@ -56,48 +74,72 @@ class Speaker:
         self.plain = tokenizer.inner if isinstance(tokenizer, SpecialTokenizer) else tokenizer
         named = "|".join(map(re.escape, self.special)) or "(?!)"
         self._pattern = re.compile(f"({named})")
+        self.end = self.special.get(template.end, tokenizer.eot)
 
     def conversation(self, messages: Sequence[Message]) -> Spelled:
-        """All of it, closed by the end of text; answers are learnt, and how they end."""
-        assert self.tokenizer.eot is not None
+        """All of it, closed by the template's end; answers are learnt, and how they end."""
+        assert self.end is not None
         found = self._begun(messages)
         last = bool(messages) and messages[-1].role == ANSWERS
-        found.ids.append(self.tokenizer.eot)
+        found.ids.append(self.end)
         found.learnt.append(last)
         return found
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The conversation so far, and the beginning of an answer."""
-        return self._begun(messages).ids + self._written(self._head(ANSWERS))
+        return self.asked(messages).ids
+
+    def asked(self, messages: Sequence[Message]) -> Spelled:
+        """As `prompt`, with the places of images."""
+        found = self._begun(messages)
+        head = self._written(self.template.filled(self.template.before, ANSWERS))
+        found.ids.extend(head)
+        found.learnt.extend([False] * len(head))
+        return found
 
     def stop_ids(self) -> list[int]:
         """Tokens that end an answer."""
-        stop = self.special.get(self.template.stop)
-        ends = [self.tokenizer.eot, stop]
+        ends = [self.end, self.special.get(self._stop)]
         return [one for one in ends if one is not None]
 
     def stop_texts(self) -> list[str]:
         """Texts that end one, where no token does."""
-        return [] if self.template.stop in self.special else [self.template.stop]
+        return [] if self._stop in self.special else [self._stop]
+
+    @property
+    def _stop(self) -> str:
+        return self.template.filled(self.template.stop, ANSWERS)
 
     def _begun(self, messages: Sequence[Message]) -> Spelled:
-        ids, learnt = self._written(self.template.begin), list[bool]()
-        learnt += [False] * len(ids)
-        stop, rest = self.template.stop, self.template.after.removeprefix(self.template.stop)
+        found = Spelled(self._written(self.template.begin), [], [], [])
+        found.learnt.extend([False] * len(found.ids))
+        if self.template.system == "joined":
+            messages = _joined(messages)
         for message in messages:
-            answer = message.role == ANSWERS
-            for piece, counts in (
-                (self._written(self._head(message.role)), False),
-                (self.plain.encode(message.content).tolist(), answer),
-                (self._written(stop), answer),
-                (self._written(rest), False),
-            ):
-                ids += piece
-                learnt += [counts] * len(piece)
-        return Spelled(ids, learnt)
+            self._add(found, message)
+        return found
 
-    def _head(self, role: str) -> str:
-        return self.template.before.replace("{role}", role).replace("{Role}", role.capitalize())
+    def _add(self, found: Spelled, message: Message) -> None:
+        """Write a message behind what is there."""
+        stop, rest = self.template.stop, self.template.after.removeprefix(self.template.stop)
+        fixed = [self.template.filled(text, message.role) for text in (self.template.before, stop)]
+        answer = message.role == ANSWERS
+        said = [message.content] if isinstance(message.content, str) else message.content
+        parts: list[tuple[list[int] | Shown, bool]] = [(self._written(fixed[0]), False)]
+        parts += [(one if isinstance(one, Shown) else self._said(one), answer) for one in said]
+        parts += [(self._written(fixed[1]), answer)]
+        parts += [(self._written(self.template.filled(rest, message.role)), False)]
+        for part, counts in parts:
+            if isinstance(part, Shown):
+                found.places.append(len(found.ids))
+                found.images.append(part.number)
+            else:
+                found.ids.extend(part)
+                found.learnt.extend([counts] * len(part))
+
+    def _said(self, text: str) -> list[int]:
+        ids: list[int] = self.plain.encode(text).tolist()
+        return ids
 
     def _written(self, text: str) -> list[int]:
         """A text of the template's own, in which special tokens are themselves."""
@@ -108,6 +150,21 @@ class Speaker:
             elif part:
                 found += self.plain.encode(part).tolist()
         return found
+
+
+def _joined(messages: Sequence[Message]) -> Sequence[Message]:
+    """What the system says first, a blank line, then the first that somebody else says."""
+    if len(messages) < 2 or messages[0].role != "system":
+        return messages
+    (_, before), (role, content), *others = messages
+    parts = [*_parts(before), "\n\n", *_parts(content)]
+    texts = [part for part in parts if isinstance(part, str)]
+    whole = "".join(texts) if len(texts) == len(parts) else tuple(parts)
+    return [Message(role, whole), *others]
+
+
+def _parts(content: str | tuple[str | Shown, ...]) -> tuple[str | Shown, ...]:
+    return (content,) if isinstance(content, str) else content
 
 
 def named(name: str) -> Template:
@@ -121,10 +178,11 @@ def named(name: str) -> Template:
     return decode(Template, known[name], f"{TEMPLATES.name}: {name}")
 
 
-def widened(tokenizer: Tokenizer, template: Template) -> Tokenizer:
-    """The tokenizer with the template's special tokens and an end of text, behind its last id."""
+def widened(tokenizer: Tokenizer, template: Template, *others: str) -> Tokenizer:
+    """The tokenizer with the template's special tokens and end, and `others`, behind its last."""
     known: Mapping[str, int] = getattr(tokenizer, "special", {})
-    wanted = [*template.special, *([END_OF_TEXT] if tokenizer.eot is None else [])]
+    ends = template.end == END_OF_TEXT and tokenizer.eot is None
+    wanted = [*template.special, *([END_OF_TEXT] if ends else []), *others]
     missing = [token for token in wanted if token not in known]
     if not missing:
         return tokenizer

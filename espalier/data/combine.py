@@ -37,6 +37,11 @@ def combine(request: Request, listener: Listener) -> Corpus:
     _refuse_choices(request)
     members = [Corpus.open(place) for place in places]
     _same_tokenizer(members)
+    if chats := [member.path for member in members if "chat" in member.meta]:
+        raise UserError(
+            f"{chats[0]} holds conversations, which are not put together here: a run reads several "
+            "corpora side by side (data.mixture)"
+        )
     identity = {
         "kind": "corpora",
         "name": " + ".join(member.path.name for member in members),

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from espalier.data.chat import Message, Speaker, Template, messages, widened
 from espalier.data.corpus import FORMAT, META, Corpus
 from espalier.data.request import Listener, Request
 from espalier.data.split import TOP
-from espalier.data.tokenizer import Tokenizer, choose
+from espalier.data.tokenizer import choose
 from espalier.data.tokens import token_dtype
 from espalier.errors import UserError
 
@@ -32,7 +32,7 @@ SPLITS = ("train", "val")
 
 
 @dataclass
-class _Shard:
+class Shard:
     """The files of one split, while they are written."""
 
     tokens: BinaryIO
@@ -41,6 +41,18 @@ class _Shard:
     count: int = 0
     learnt: int = 0
     max_id: int = 0
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> Self:
+        return cls((folder / f"{split}.bin").open("wb"), (folder / f"{split}.mask.bin").open("wb"))
+
+    def add(self, ids: Sequence[int], learnt: Sequence[bool], dtype: np.dtype[Any]) -> None:
+        self.tokens.write(np.array(ids, dtype).tobytes())
+        self.mask.write(np.array(learnt, np.uint8).tobytes())
+        self.starts.append(self.count)
+        self.count += len(ids)
+        self.learnt += sum(learnt)
+        self.max_id = max(self.max_id, *ids)
 
 
 def prepare(request: Request, template: Template, listener: Listener) -> Corpus:
@@ -61,15 +73,15 @@ def prepare(request: Request, template: Template, listener: Listener) -> Corpus:
     partial = request.out.with_name(request.out.name + ".partial")
     with shards.alone(partial):
         shards.clear(partial)
+        speaker = Speaker(template, tokenizer)
         try:
-            speaker = Speaker(template, tokenizer)
             entries = _write(_conversations(files, request.bad), speaker, threshold, partial)
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         rule = {"rule": "document-hash", "val_fraction": fraction, "threshold": threshold / TOP}
-        source = {"kind": "conversations", "name": files[0].name, "sha256": _hash(files)}
-        meta = _description(tokenizer, template, entries)
+        source = {"kind": "conversations", "name": files[0].name, "sha256": hash_of(files)}
+        meta = description(speaker, entries)
         shards.write_json(partial / META, meta | {"source": source, "split": rule})
     shards.publish(partial, request.out)
     return Corpus.open(request.out)
@@ -126,25 +138,14 @@ def _write(
     found: Iterator[tuple[int, list[Message]]], speaker: Speaker, threshold: int, folder: Path
 ) -> list[dict[str, Any]]:
     dtype = token_dtype(speaker.tokenizer.vocab_size)
-    opened = {
-        split: _Shard(
-            (folder / f"{split}.bin").open("wb"), (folder / f"{split}.mask.bin").open("wb")
-        )
-        for split in SPLITS
-    }
+    opened = {split: Shard.open(folder, split) for split in SPLITS}
     for key, conversation in found:
-        shard = opened["val" if key < threshold else "train"]
-        ids, learnt = speaker.conversation(conversation)
-        shard.tokens.write(np.array(ids, dtype).tobytes())
-        shard.mask.write(np.array(learnt, np.uint8).tobytes())
-        shard.starts.append(shard.count)
-        shard.count += len(ids)
-        shard.learnt += sum(learnt)
-        shard.max_id = max(shard.max_id, *ids)
-    return [_closed(shard, split, folder) for split, shard in opened.items()]
+        ids, learnt, *_ = speaker.conversation(conversation)
+        opened["val" if key < threshold else "train"].add(ids, learnt, dtype)
+    return [closed(shard, split, folder) for split, shard in opened.items()]
 
 
-def _closed(shard: _Shard, split: str, folder: Path) -> dict[str, Any]:
+def closed(shard: Shard, split: str, folder: Path) -> dict[str, Any]:
     """The entry of meta.json."""
     shard.tokens.close()
     shard.mask.close()
@@ -168,23 +169,23 @@ def _closed(shard: _Shard, split: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _description(
-    tokenizer: Tokenizer, template: Template, entries: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def description(speaker: Speaker, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What meta.json says of conversations; their source and split are still to come."""
+    tokenizer = speaker.tokenizer
     return {
         "format": FORMAT,
         "dtype": token_dtype(tokenizer.vocab_size).name,
         "vocab_size": tokenizer.vocab_size,
-        "eot": tokenizer.eot,
+        "eot": speaker.end,
         "tokens": {entry["split"]: entry["tokens"] for entry in entries},
         "documents": {entry["split"]: entry["documents"] for entry in entries},
         "learnt": {entry["split"]: entry["learnt"] for entry in entries},
-        "chat": encode(template),
+        "chat": encode(speaker.template),
         "shards": list(entries),
         "tokenizer": tokenizer.spec(),
     }
 
 
-def _hash(files: Sequence[Path]) -> str:
+def hash_of(files: Sequence[Path]) -> str:
     hashes = "\n".join(durable.digest(file) for file in files)
     return hashlib.sha256(hashes.encode("ascii")).hexdigest()

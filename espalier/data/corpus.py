@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from espalier.data import foreign
+from espalier.data.album import TABLE, Album
 from espalier.data.answers import Answers
+from espalier.data.images import mode
+from espalier.data.settings import ImagesConfig
+from espalier.data.sights import Sights
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.data.tokens import Tokens, token_dtype
 from espalier.durable import digest
@@ -15,6 +19,7 @@ from espalier.errors import UserError
 
 FORMAT = "espalier-corpus-1"
 META = "meta.json"
+BESIDE = ("mask", "starts", "places", "rows")  # beside the tokens of conversations, and images
 SMALL = 1 << 28  # bytes; larger foreign shards are fingerprinted by samples
 
 
@@ -31,6 +36,8 @@ class Corpus:
         self.vocab_size: int = meta["vocab_size"]
         self.train = self._split("train")
         self.val = self._split("val")
+        self.images = Album(path) if "images" in meta else None
+        self.seeing(ImagesConfig())
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -59,18 +66,33 @@ class Corpus:
             shard["sha256"] if "sha256" in shard else _fingerprint(self.path / shard["file"])
             for shard in self.meta["shards"]
         ]
-        beside = ("mask_sha256", "starts_sha256")  # of conversations
+        beside = [f"{name}_sha256" for name in BESIDE]
         hashes += [shard[key] for shard in self.meta["shards"] for key in beside if key in shard]
+        if self.images is not None:
+            hashes += [self.meta["images"]["sha256"], str(self.meta["images"]["mode"])]
         return hashlib.sha256("\n".join(hashes).encode("ascii")).hexdigest()
 
+    def seeing(self, how: ImagesConfig) -> None:
+        """Read images, where there are any, as `how` says."""
+        if self.images is None:
+            return
+        wanted = mode(how.mode or self.meta["images"]["mode"])
+        for tokens in (self.train, self.val):
+            tokens.sights = Sights(tokens, self.images, wanted, how, self.meta["images"]["id"])
+            tokens.ends = self.meta["eot"] if how.rows == "packed" else None
+
     def verify(self) -> None:
-        """Read every shard and compare its SHA-256; UserError names the first that differs."""
+        """Read every file and compare its SHA-256; UserError names the first that differs."""
         for shard in self.meta["shards"]:
             if "sha256" in shard and digest(self.path / shard["file"]) != shard["sha256"]:
                 raise UserError(f"{self.path / shard['file']} has changed since it was prepared")
-            for name in ("mask", "starts"):
+            for name in BESIDE:
                 if name in shard and digest(self.path / shard[name]) != shard[f"{name}_sha256"]:
                     raise UserError(f"{self.path / shard[name]} has changed since it was prepared")
+        if self.images is not None:
+            if digest(self.path / TABLE) != self.meta["images"]["sha256"]:
+                raise UserError(f"{self.path / TABLE} has changed since it was prepared")
+            self.images.verify()
 
     def _split(self, name: str) -> Tokens:
         files = [self.path / s["file"] for s in self.meta["shards"] if s["split"] == name]

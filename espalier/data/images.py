@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
 from espalier.errors import UserError, nearest, need
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS = 89_478_485  # where Pillow's own warning starts: 256 MiB of RGB
 BICUBIC = 3  # Pillow's number of it
 GREY = 127  # round the image, where it is no square
 TILES = range(2, 7)  # how many an image is cut into
+THINNEST = 200  # times as long as wide: 5 pixels of a padded square of 1024
 SIGNS = {  # what people give as images, by its first bytes
     b"%PDF": "a PDF; render its pages first",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself (git lfs pull)",
@@ -82,10 +81,18 @@ class Filled(NamedTuple):
     """-1 for a token of the text, else which feature of the batch's images stands there"""
 
 
-def mode(name: str) -> Mode:
+def mode(name: str | int) -> Mode:
+    """By its name, or padded to a square of so many pixels a side."""
+    if str(name).isdecimal():
+        if int(name) % 64 or not int(name):
+            raise UserError(f"an image mode of {name} pixels: the side must be a multiple of 64")
+        return Mode(int(name))
     if name not in MODES:
-        raise UserError(f"no image mode '{name}'.{nearest(name, MODES)} Known: {', '.join(MODES)}.")
-    return MODES[name]
+        raise UserError(
+            f"no image mode '{name}'.{nearest(str(name), MODES)} Known: {', '.join(MODES)}, "
+            "or a side in pixels."
+        )
+    return MODES[str(name)]
 
 
 def read(source: Path | bytes, where: str = "") -> Image:
@@ -94,10 +101,19 @@ def read(source: Path | bytes, where: str = "") -> Image:
     Transparent parts become white; 16 bits become 8. `where` names bytes in messages.
     """
     where = where or (str(source) if isinstance(source, Path) else "the image")
+    return decoded(source if isinstance(source, bytes) else content(source, where), where)[0]
+
+
+def content(file: Path, where: str = "") -> bytes:
+    """The bytes of a file; UserError where there are none."""
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
+        return file.read_bytes()
     except OSError as error:
-        raise UserError(f"{where} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{where or file} cannot be read: {error.strerror or error}") from None
+
+
+def decoded(data: bytes, where: str) -> tuple[Image, str]:
+    """As `read`, of bytes; and the format that they are in, one of FORMATS or MPO."""
     if not data:
         raise UserError(f"{where} is empty (0 bytes)")
     pillow = need("PIL.Image", "vision")
@@ -105,7 +121,7 @@ def read(source: Path | bytes, where: str = "") -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of bombs: their size is checked below
             opened: Image = pillow.open(io.BytesIO(data), formats=FORMATS)
-            return _plain(_checked(opened, where))
+            return _plain(_checked(opened, where)), str(opened.format)
     except pillow.DecompressionBombError:
         raise UserError(_too_large(where, "more than 178,956,970")) from None
     except pillow.UnidentifiedImageError:
@@ -114,6 +130,18 @@ def read(source: Path | bytes, where: str = "") -> Image:
         raise
     except Exception as error:  # a broken file breaks Pillow in many ways
         raise UserError(f"{where} is broken: {error}") from None
+
+
+def unfit(image: Image) -> str | None:
+    """Why there is nothing to read in an image, told of it ("is blank"); None where there may be.
+
+    Of an RGB image.
+    """
+    long, short = max(image.size), min(image.size)
+    if long > THINNEST * short:
+        return f"is a strip of {image.width} x {image.height} pixels: as a square, nothing is left"
+    low, high = zip(*image.getextrema(), strict=True)
+    return "is blank: all its pixels are alike" if low == high else None
 
 
 def _checked(image: Image, where: str) -> Image:
@@ -176,10 +204,21 @@ def _grids() -> list[Grid]:
 
 def views(image: Image, how: Mode) -> Views:
     """The squares of an image."""
+    return normal(squares(image, how))
+
+
+def squares(image: Image, how: Mode) -> Views:
+    """The same in bytes, a quarter as large."""
     side = how.side
     whole = image.resize((side, side), BICUBIC) if how.stretched else padded(image, side)
     shape = grid(*image.size, how.tile) if how.tile else None
-    return Views(pixels(whole), None if shape is None else tiles(image, shape, how.tile))
+    return Views(raw(whole), None if shape is None else cut(image, shape, how.tile))
+
+
+def normal(bytes_: Views) -> Views:
+    """What `squares` gave, in [-1, 1]."""
+    whole, parts = bytes_
+    return Views(whole / 127.5 - 1, None if parts is None else parts / 127.5 - 1)
 
 
 def padded(image: Image, side: int) -> Image:
@@ -192,16 +231,28 @@ def padded(image: Image, side: int) -> Image:
 
 
 def tiles(image: Image, shape: Grid, side: int) -> Tensor:
-    """The image stretched to the grid and cut up: (rows, columns, 3, side, side)."""
-    large = pixels(image.resize((shape.columns * side, shape.rows * side), BICUBIC))
-    cut = large.reshape(3, shape.rows, side, shape.columns, side)
-    return cut.permute(1, 3, 0, 2, 4).contiguous()
+    """The image stretched to the grid and cut up: (rows, columns, 3, side, side) in [-1, 1]."""
+    return cut(image, shape, side) / 127.5 - 1
+
+
+def cut(image: Image, shape: Grid, side: int) -> Tensor:
+    """The same in bytes."""
+    large = raw(image.resize((shape.columns * side, shape.rows * side), BICUBIC))
+    parts = large.reshape(3, shape.rows, side, shape.columns, side)
+    return parts.permute(1, 3, 0, 2, 4).contiguous()
 
 
 def pixels(image: Image) -> Tensor:
     """(3, height, width) in [-1, 1], of an RGB image."""
+    return raw(image) / 127.5 - 1
+
+
+def raw(image: Image) -> Tensor:
+    """(3, height, width) in bytes."""
+    import torch
+
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return data.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1
+    return data.view(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
 def vision_tokens(how: Mode, width: int, height: int) -> int:
@@ -221,6 +272,21 @@ def count(side: int, shape: Grid | None = None, tile: int = 640) -> int:
 def features(side: int) -> int:
     """Features to a line of a square: one for 4 patches of 16 pixels."""
     return math.ceil(side // 16 / 4)
+
+
+def placed(
+    ids: Sequence[int], places: Sequence[int], counts: Sequence[int], image_id: int
+) -> Filled:
+    """A row with images in it: image k, of counts[k] features, stands before token places[k].
+
+    `places` do not fall; slots count the features of the row's own images.
+    """
+    parts: list[int | Sequence[int]] = []
+    at = 0
+    for place, features_ in zip(places, counts, strict=True):
+        parts += [ids[at:place], features_]
+        at = place
+    return expand([*parts, ids[at:]], image_id)
 
 
 def expand(parts: Sequence[int | Sequence[int]], image_id: int, first: int = 0) -> Filled:

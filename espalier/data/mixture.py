@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from espalier.data.loader import ordered, pairs
+from espalier.data.loader import ordered, pairs, seen
 from espalier.data.order import mixed
 from espalier.data.tokens import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from espalier.data.sights import Seen
 
 Ints = NDArray[np.int64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
@@ -93,6 +95,21 @@ class Mixture:
                 there = torch.from_numpy(mine)
                 inputs[there], targets[there] = pairs(tokens, starts[mine], self.block_size)
         return inputs, targets, torch.from_numpy(sources)
+
+    def seen(self, first: int, rows: int) -> tuple[Seen, Tensor]:
+        """As `batch`, with images."""
+        import torch
+
+        from espalier.data.sights import joined
+
+        sources, starts = self.run(first, rows)
+        places = [np.flatnonzero(sources == k) for k in range(len(self.corpora))]
+        parts = [
+            (mine, seen(tokens, starts[mine], self.block_size))
+            for tokens, mine in zip(self.corpora, places, strict=True)
+            if len(mine)
+        ]
+        return joined(parts), torch.from_numpy(sources)
 
     def _count_to(self, first: int) -> None:
         """Windows of each corpus before `first`."""

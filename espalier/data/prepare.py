@@ -51,24 +51,28 @@ def prepare(
     listener = listener or Listener()
     if not is_plugin(request.source) and any(map(is_corpus, (request.source, *request.more))):
         return combine(request, listener)
-    job = plan(request, listener, retry)
+    return made(plan(request, listener, retry))
+
+
+def made(job: Job) -> Corpus:
+    """The corpus of a job, as `prepare` makes it."""
     wanted = settings(job)
     if (done := already(job, wanted)) is not None:
         return done
     check_disk(job)
     with shards.alone(job.partial):
         try:
-            tokenizer, state = _begin(job, wanted)
+            tokenizer, state = begin(job, wanted)
             state = _fill_both_splits(job, tokenizer, state)
-            _describe(job, tokenizer, state)
+            describe(job, tokenizer, state)
         except UserError:
             shutil.rmtree(job.partial, ignore_errors=True)
             raise
-    shards.publish(job.partial, request.out)
-    return Corpus.open(request.out)
+    shards.publish(job.partial, job.request.out)
+    return Corpus.open(job.request.out)
 
 
-def _begin(job: Job, wanted: dict[str, Any]) -> tuple[Tokenizer, State]:
+def begin(job: Job, wanted: dict[str, Any]) -> tuple[Tokenizer, State]:
     """The tokenizer and the state to go on from: an interrupted run's, or fresh ones."""
     kept = job.partial / TOKENIZER
     state = shards.read_state(job.partial)
@@ -155,7 +159,7 @@ def _fill(job: Job, tokenizer: Tokenizer, state: State) -> None:
     committed = time.monotonic()
     with (
         closing(ShardWriter(job.partial, job.names, itemsize, state)) as writer,
-        encoder(tokenizer, end_id, _processes(job)) as encoded,
+        encoder(tokenizer, end_id, processes(job)) as encoded,
     ):
         for block, ids in encoded(blocks(pieces, job.split(state.threshold))):
             if job.target_tokens and state.tokens + sum(ids.lengths) >= job.target_tokens:
@@ -197,7 +201,7 @@ def _report(job: Job, state: State, mark: Mark | None) -> None:
         job.listener.progress(job.source.size, job.source.size, job.source.unit)
 
 
-def _processes(job: Job) -> int:
+def processes(job: Job) -> int:
     """As asked; otherwise several where the text is worth their start."""
     if job.request.processes is not None:
         return job.request.processes
@@ -205,7 +209,7 @@ def _processes(job: Job) -> int:
     return 1 if size is not None and size < WORTH_A_PROCESS else min(os.cpu_count() or 1, 8)
 
 
-def _describe(job: Job, tokenizer: Tokenizer, state: State) -> None:
+def describe(job: Job, tokenizer: Tokenizer, state: State) -> None:
     """Write meta.json, and leave nothing else beside the shards."""
     entries = shards.describe(job.partial, job.names, state)
     tally = dict(state.tally)

@@ -16,6 +16,8 @@ from espalier.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from espalier.data.sights import Seen
+
 
 class Reading:
     """Corpora of one tokenizer, opened; `names` tells them apart."""
@@ -25,12 +27,14 @@ class Reading:
         self.config, self.seed, self.block_size = config, seed, block_size
         alone = [] if config.corpus is None else [config.corpus]
         places = [one.corpus for one in config.mixture] or alone
-        self.corpora = [Corpus.open(place) for place in places]
+        self.corpora = [_opened(place, config.train_tokens) for place in places]
         if not self.corpora:
             raise UserError(
                 "no corpus: data.corpus=DIR (make one: espalier prepare SOURCE --out DIR)"
             )
         self.names = _names([corpus.path for corpus in self.corpora])
+        for corpus in self.corpora:
+            corpus.seeing(config.images)
         for other in self.corpora[1:]:
             self._check(other)
         chats = [corpus.path for corpus in self.corpora if "chat" in corpus.meta]
@@ -49,6 +53,18 @@ class Reading:
     def first(self) -> Corpus:
         """The corpus whose tokenizer is everybody's."""
         return self.corpora[0]
+
+    @property
+    def images(self) -> bool:
+        """Whether there are any: `seen` takes the place of `batch` then."""
+        return any(corpus.images is not None for corpus in self.corpora)
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the samples does not fit a window, in sentences."""
+        splits = [t for corpus in self.corpora for t in (corpus.train, corpus.val)]
+        found = [s.sights.told(self.block_size) for s in splits if s.sights is not None]
+        return [text for text in found if text]
 
     @property
     def ends(self) -> int | None:
@@ -97,6 +113,17 @@ class Reading:
         assert self._mixture is not None, "plan the mixture first"
         return self._mixture.batch(first, rows)
 
+    def seen(self, first: int, rows: int) -> tuple[Seen, Tensor | None]:
+        """As `batch`, with images; what comes next is decoded meanwhile."""
+        if self._alone is None:
+            assert self._mixture is not None, "plan the mixture first"
+            return self._mixture.seen(first, rows)
+        tokens = self.first.train
+        here = self._alone.run(first, rows).tolist()
+        assert tokens.sights is not None
+        after = self._alone.run(first + rows, 1).tolist()
+        return tokens.sights.rows(here, self.block_size, after), None
+
     def _check(self, other: Corpus) -> None:
         if other.vocab_size != self.first.vocab_size or other.meta.get(
             "tokenizer"
@@ -105,6 +132,21 @@ class Reading:
                 f"{other.path} has another tokenizer than {self.first.path}: prepare it with "
                 f"--tokenizer {self.first.path}"
             )
+        if other.meta.get("eot") != self.first.meta.get("eot"):
+            raise UserError(
+                f"{other.path} ends its conversations otherwise than {self.first.path}: prepare "
+                "both with the same --chat"
+            )
+
+
+def _opened(place: str, most: int | None) -> Corpus:
+    """A corpus, its training split ending after `most` tokens."""
+    corpus = Corpus.open(place)
+    if most is not None:
+        if corpus.train.answers is not None:
+            raise UserError(f"data.train_tokens is for plain text; {place} holds conversations")
+        corpus.train = corpus.train.first(most)
+    return corpus
 
 
 def _names(places: Sequence[Path]) -> list[str]:

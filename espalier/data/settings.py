@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from espalier.config import Config
+from espalier.data.images import mode
 
 
 class Ingredient(Config):
@@ -17,6 +18,24 @@ class Ingredient(Config):
     """The weight after data.transition; as before when left out."""
 
 
+class ImagesConfig(Config):
+    """How a corpus with images is read."""
+
+    mode: str | int | None = None
+    """tiny, small, base, large, gundam, or the side of a square in pixels; null: as prepared"""
+    rows: Literal["packed", "alone"] = "packed"
+    """As many samples to a row as fit, each on its own, or one to a row, as long as it needs."""
+    targets: Literal["answers", "published"] = "answers"
+    """published: nano-deepseek-ocr's, every next token but those behind a feature of an image."""
+    most: int | None = Field(default=None, ge=1)
+    """Images in a packed row; a sample with more has a row to itself."""
+
+    @property
+    def side(self) -> int:
+        """Of the whole image, in pixels; the mode base where the corpus decides."""
+        return mode("base" if self.mode is None else self.mode).side
+
+
 class DataConfig(Config):
     """The data of an experiment."""
 
@@ -24,12 +43,17 @@ class DataConfig(Config):
     """A directory made by `espalier prepare`, or nanoGPT's own with train.bin and val.bin."""
     batch_size: int = Field(default=12, ge=1, le=2**24)
     """Windows in one micro-batch."""
+    train_tokens: int | None = Field(default=None, ge=2)
+    """Only so many of the training split, from its beginning, over and over; all of validation."""
     mixture: tuple[Ingredient, ...] = ()
     """Corpora of one tokenizer, read together; `corpus` is then one of them, or left out."""
     mixing: Literal["drawn", "even"] = "drawn"
     """Each window's corpus is drawn by weight, or dealt out as evenly as can be."""
     transition: tuple[int, int] | None = None
     """Updates between which weights go in a straight line to their `final`."""
+
+    images: ImagesConfig = ImagesConfig()
+    """Of a corpus with images."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

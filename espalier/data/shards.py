@@ -156,7 +156,11 @@ def alone(partial: Path) -> AbstractContextManager[None]:
 def clear(folder: Path, keep: Collection[str] = ()) -> None:
     """Remove what is in `folder`, but for `keep`."""
     for file in folder.iterdir():
-        if file.name not in keep and file.name != LOCK:
+        if file.name in (*keep, LOCK):
+            continue
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
             file.unlink()
 
 

@@ -1,7 +1,9 @@
 """One split of a corpus: token shards on disk, read as one long sequence."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -9,6 +11,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from espalier.data.answers import Answers
 from espalier.errors import UserError
+
+if TYPE_CHECKING:
+    from espalier.data.sights import Sights
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.unsignedinteger]
@@ -33,9 +38,19 @@ class Tokens:
         self._views: dict[tuple[int, int], Words] = {}
         self.answers: Answers | None = None  # of conversations: what of them is learnt
         self.ends: int | None = None  # likewise: the token behind each; rows restart there
+        self.sights: Sights | None = None  # of samples with images: how they become windows
 
     def __len__(self) -> int:
         return self._length
+
+    def first(self, most: int) -> Self:
+        """These tokens, ending after `most` of them; all where there are fewer."""
+        found = copy.copy(self)
+        ends = zip(self._shards, self._edges, strict=False)
+        found._shards = [shard[: max(0, most - edge)] for shard, edge in ends]
+        found._edges = np.minimum(self._edges, most)
+        found._length, found._views = int(found._edges[-1]), {}
+        return found
 
     def gather(self, starts: ArrayLike, length: int) -> Ints:
         """Windows of `length` tokens at `starts`, int64 [len(starts), length]; see `windows`."""

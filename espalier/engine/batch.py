@@ -15,10 +15,12 @@ from torch import Tensor
 
 from espalier.engine.generate import evaluating, steppable
 from espalier.engine.sampling import RowStreams, Sampling, allowed, choose, stream_name
+from espalier.engine.sights import joined
 from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
+from espalier.nn.sight import Sight, look
 from espalier.nn.state import Pass, leaves, pick
 
 
@@ -34,6 +36,8 @@ class Request:
     """of the prompt's sample: other numbers draw other tokens"""
     vocab_size: int | None = None
     """ids at or above it are never drawn"""
+    sight: Sight | None = None
+    """what the prompt sees, a row of its own"""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -127,7 +131,11 @@ class Batch:
         ids = torch.tensor([seat.ids[seat.start :]], device=self.device)
         positions = torch.arange(ids.shape[1], device=self.device)[None]
         fresh = empty_states(self.model, 1, self.block_size, self.device)
-        hidden = self.model.trunk(ids, Pass(positions, fresh, self.block_size))
+        now = Pass(positions, fresh, self.block_size)
+        if seat.request.sight is not None:
+            sight = joined([(seat.request.sight, seat.start)], positions)
+            look(now, self.model.trunk.front, sight)
+        hidden = self.model.trunk(ids, now)
         for mine, new in zip(leaves(self._states), leaves(fresh), strict=True):
             for tensor, other in zip(mine.tensors(), new.tensors(), strict=True):
                 tensor[place] = other[0]

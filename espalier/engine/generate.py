@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from espalier.engine import recorded
+from espalier.engine.loops import NoRepeat, loops
 from espalier.engine.repel import Cosine, Repulsion, table
 from espalier.engine.sampling import Sampling, Source, allowed, choose, source, stream_name
+from espalier.engine.sights import joined
 from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
+from espalier.nn.sight import Sight, look
 from espalier.nn.state import Frame, Pass, leaves, pick
 
 BUCKET = 64  # capacities are multiples, so that few shapes occur
@@ -38,6 +42,12 @@ class Options:
     """a row ends after one of these"""
     vocab_size: int | None = None
     """ids at or above it are never drawn (a vocabulary padded for speed)"""
+    never: Collection[int] = ()
+    """ids that are never drawn: that of an image, which only stands for features"""
+    no_repeat: NoRepeat | None = None
+    """forbid n-grams that stand there already"""
+    stop_loops: bool = False
+    """a row ends where it goes round in a loop"""
     cosine: Cosine | None = None
     """first of all, push away tokens like those that just stood there"""
     record: bool = False
@@ -75,7 +85,9 @@ class Generation:
         prompts: Sequence[Sequence[int]],
         options: Options,
         chance: Source | None = None,
+        sights: Sequence[Sight | None] = (),
     ):
+        """`sights`: what each prompt sees, a row of its own; none: text."""
         if not all(prompts):
             raise UserError("an empty prompt: give at least one token")
         options.rule.check(block_size)
@@ -83,6 +95,8 @@ class Generation:
         self.device = next(model.parameters()).device
         self.history = [list(prompt) for prompt in prompts for _ in range(options.num_samples)]
         self.live = list(range(len(self.history)))
+        self.sights = list(sights) or [None] * len(prompts)
+        self.looped: set[int] = set()  # rows that ended so
         self.drawn = 0
         numbers = [options.first + row % options.num_samples for row in self.live]
         streams = [stream_name(*one) for one in zip(self.history, numbers, strict=True)]
@@ -119,7 +133,10 @@ class Generation:
         self.drawn += 1
         for row, token in zip(rows, tokens, strict=True):
             self.history[row].append(token)
-        self.stop([r for r, t in zip(rows, tokens, strict=True) if t in self.options.stop_ids])
+        if self.options.stop_loops:
+            self.looped |= {row for row in rows if loops(self.history[row][-self.drawn :])}
+        ended = [r for r, t in zip(rows, tokens, strict=True) if t in self.options.stop_ids]
+        self.stop([*ended, *self.looped])
         return Step(rows, tokens, logits)
 
     def stop(self, rows: Collection[int]) -> None:
@@ -135,6 +152,8 @@ class Generation:
     def _draw(self, logits: Float[Tensor, "rows vocab"], rows: list[int]) -> list[int]:
         options, sampling = self.options, self.options.sampling
         logits = allowed(logits, options.vocab_size)
+        if options.never or options.no_repeat is not None:
+            logits = self._forbid(logits.clone(), rows)
         if self._repulsion is not None:
             logits = self._repulsion(logits, [self.history[row] for row in rows])
         where, seen = torch.tensor(rows, device=self.desk), None
@@ -146,6 +165,19 @@ class Generation:
         if self._seen is not None:
             self._seen[where, tokens] = True
         return [int(token) for token in tokens.tolist()]
+
+    def _forbid(
+        self, logits: Float[Tensor, "rows vocab"], rows: list[int]
+    ) -> Float[Tensor, "rows vocab"]:
+        """-inf for ids that a row may not draw, in place; repeating is better than nothing."""
+        options = self.options
+        logits[:, list(options.never)] = -math.inf
+        for line, row in zip(logits, rows, strict=True):
+            rule = options.no_repeat
+            repeated = rule.forbidden(self.history[row]) if rule else []
+            if repeated and line.isfinite().sum() > line[repeated].isfinite().sum():
+                line[repeated] = -math.inf
+        return logits
 
     def _mark_seen(self, vocab_size: int) -> Tensor:
         seen = torch.zeros(len(self.history), vocab_size, dtype=torch.bool, device=self.desk)
@@ -174,21 +206,31 @@ class Generation:
 
     def _read(self, slots: list[int]) -> Float[Tensor, "slots d"]:
         """Read the windows of these slots from their first token; equal windows are read once."""
-        windows = [tuple(self.history[self.live[i]][self._starts[i] :]) for i in slots]
+        places = [(self.live[i], self._starts[i]) for i in slots]
+        windows = [(tuple(self.history[row][at:]), self._view(row, at)) for row, at in places]
         distinct = list(dict.fromkeys(windows))
         number = {window: i for i, window in enumerate(distinct)}
         copies = torch.tensor([number[window] for window in windows], device=self.device)
-        ids, positions = pad(distinct, self.device)
+        ids, positions = pad([window for window, _ in distinct], self.device)
         states = None
         # a window that moves at every token leaves nothing worth remembering
         stays = self.options.rule.drop > 1 or any(self._starts[i] == 0 for i in slots)
         if self._cached and stays and self.options.max_new_tokens - self.drawn > 1:
             states = empty_states(self.model, len(distinct), self._length, self.device)
-        hidden = self.model.trunk(ids, Pass(positions, states, self._length))
+        now = Pass(positions, states, self._length)
+        if any(view for _, view in distinct):
+            views = [(self.sights[view[0]], view[1]) if view else (None, 0) for _, view in distinct]
+            look(now, self.model.trunk.front, joined(views, positions))
+        hidden = self.model.trunk(ids, now)
         last = hidden[torch.arange(len(distinct), device=self.device), positions.amax(1)]
         if states is not None:
             self._keep(states if len(distinct) == len(slots) else pick(states, copies), slots)
         return last[copies]
+
+    def _view(self, row: int, start: int) -> tuple[int, int] | None:
+        """A row's prompt and where its window begins, if there is something to see."""
+        prompt = row // self.options.num_samples
+        return None if self.sights[prompt] is None else (prompt, start)
 
     def _keep(self, states: Frame, slots: list[int]) -> None:
         if len(slots) == len(self.live):
@@ -234,10 +276,11 @@ def generate(
     prompts: Sequence[Sequence[int]],
     options: Options | None = None,
     chance: Source | None = None,
+    sights: Sequence[Sight | None] = (),
 ) -> list[list[int]]:
     """The new tokens of each row of a `Generation`."""
     options = options or Options()
-    rows = Generation(model, block_size, prompts, options, chance)
+    rows = Generation(model, block_size, prompts, options, chance, sights)
     for _ in rows:
         pass
     lengths = [len(prompt) for prompt in prompts for _ in range(options.num_samples)]

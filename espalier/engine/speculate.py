@@ -68,6 +68,8 @@ class Speculation:
     Past the smaller of both blocks it goes on without the draft.
     """
 
+    looped: Collection[int] = ()
+
     def __init__(
         self, model: GPT, block_size: int, prompt: Sequence[int], options: Options, draft: Draft
     ):
@@ -77,6 +79,8 @@ class Speculation:
             raise UserError("a draft cannot draw nanoGPT's tokens: use rng=rows")
         if options.cosine is not None:
             raise UserError("a draft knows no cosine penalty: leave one of the two out")
+        if options.no_repeat is not None or options.stop_loops:
+            raise UserError("a draft knows nothing of loops: leave it or no_repeat, stop_loops out")
         self.model, self.block_size, self.options, self.draft = model, block_size, options, draft
         self.history = [list(prompt)]
         self.live = [0]

@@ -85,7 +85,7 @@ class Stops:
         return 0
 
 
-Finish = Literal["length", "stop"]
+Finish = Literal["length", "stop", "loop"]
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,12 @@ class Session:
         self, prompts: Sequence[str], options: Options | None = None, stop: Sequence[str] = ()
     ) -> list[Completion]:
         """Every row, whole: `num_samples` for each prompt, in order."""
+        return self._gather(self.stream(prompts, options, stop))
+
+    def _gather(self, pieces: Iterator[Piece]) -> list[Completion]:
         texts: dict[int, list[str]] = {}
         found: dict[int, Completion] = {}
-        for piece in self.stream(prompts, options, stop):
+        for piece in pieces:
             texts.setdefault(piece.row, []).append(piece.text)
             if piece.finish:
                 found[piece.row] = Completion("".join(texts[piece.row]), piece.ids, piece.finish)
@@ -191,7 +194,8 @@ class Session:
                 if piece.finish:
                     generation.stop([row])
                 elif row not in generation.live:
-                    piece = writers[row].close("stop", piece.text)
+                    ended: Finish = "loop" if row in generation.looped else "stop"
+                    piece = writers[row].close(ended, piece.text)
                 if piece.text or piece.finish:
                     yield piece
         for row in list(generation.live):

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from espalier.engine.sampling import Sampling
-from espalier.native import attention, cached, gathered, matvec
+from espalier.native import attention, build, cached, gathered, matvec
 from espalier.nn.embed.learned import Learned
 from espalier.nn.ffn.sparse_event import Gathered
 from espalier.nn.gpt import GPT
@@ -93,8 +93,7 @@ def pack(model: GPT, weights: Weights) -> GPT:
     Parts it does not know keep their own. Native kernels are built on the way where they can be;
     without them torch does the work. For generation only: it has no gradients for what is packed.
     """
-    for kernel in (matvec, cached, attention, gathered):
-        kernel.prepare()
+    build.prepare(matvec, cached, attention, gathered)
     known: dict[nn.Module, nn.Module] = {}
     made = _copy(model, DTYPES[weights], known)
     assert isinstance(made, GPT)

@@ -14,10 +14,10 @@ import torch
 
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.errors import UserError
-from espalier.evaluate.bootstrap import RESAMPLES, Numbers, difference, ratio
 from espalier.evaluate.documents import Ids, Text
 from espalier.evaluate.memory import Peak
 from espalier.evaluate.whole import token_nlls
+from espalier.intervals import RESAMPLES, Numbers, difference, ratio
 from espalier.nn.gpt import GPT
 from espalier.train.precision import Precision
 

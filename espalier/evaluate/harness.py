@@ -26,9 +26,9 @@ from espalier.engine.sampling import Sampling
 from espalier.engine.text import Session
 from espalier.errors import MachineError, UserError, nearest
 from espalier.evaluate.answers import Speaker
-from espalier.evaluate.bootstrap import Interval, Z, wilson
 from espalier.evaluate.likelihood import ROWS, Scorer
 from espalier.evaluate.loss import Autocast
+from espalier.intervals import Interval, Z, wilson
 
 NEW = 256  # tokens that an answer has where its task does not say, as in the harness
 KNOWN = {"do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}

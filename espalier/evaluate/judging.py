@@ -13,10 +13,10 @@ import numpy as np
 from espalier.engine.text import Session
 from espalier.errors import UserError
 from espalier.evaluate.answers import Speaker
-from espalier.evaluate.bootstrap import Interval, ratio, wilson
 from espalier.evaluate.likelihood import Scorer
 from espalier.evaluate.loss import Autocast
 from espalier.evaluate.suites import CHOOSING, Item, Rule, Suite
+from espalier.intervals import Interval, ratio, wilson
 
 GRAM = 4  # words
 PERIODS, TIMES = 16, 3  # a loop: a unit of at most so many words, at least so often at the end

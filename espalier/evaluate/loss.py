@@ -1,7 +1,9 @@
 """Loss over fixed windows: every token once, the same number at any training batch size."""
 
 import contextlib
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,11 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from espalier.data.loader import pairs
+from espalier.data.loader import pairs, seen
 from espalier.data.tokens import Tokens
 from espalier.nn.gpt import GPT
+from espalier.nn.sight import Sight, look
+from espalier.nn.state import Pass
 from espalier.train.hearing import Hearing
 from espalier.train.objective import apart, chunk_length
+from espalier.train.parallel.ranks import ALONE
+from espalier.train.parallel.spread import Spread
 
 BUDGET = 8192  # tokens in one forward pass; a constant, so that sums are always made alike
 
@@ -50,56 +56,77 @@ def score(
     between: Callable[[int], None] = lambda done: None,
     hearing: Hearing | None = None,
     source: int | None = None,
+    among: Spread | None = None,
 ) -> Score:
     """Score the windows at `starts`; `between(windows done)` is called now and then, may raise.
 
-    `hearing` gathers what parts tell meanwhile; `source` is the corpus' place in a mixture.
+    `hearing` gathers what parts tell meanwhile; `source` is the corpus' place in a mixture. The
+    ranks that the model is spread `among` take turns, and all get the score of one alone.
     """
     device = next(model.parameters()).device
-    rows = max(1, BUDGET // block_size)
-    total, counted = torch.zeros((), dtype=torch.float64), 0
-    if device.type == "cuda":
-        total = total.to(device)
+    rows, ranks = max(1, BUDGET // block_size), ALONE if among is None else among.ranks
+    firsts, counted = range(0, len(starts), rows), 0
+    wide = torch.zeros(len(firsts), dtype=torch.float64)
+    found = wide.to(device) if device.type == "cuda" else wide
     with evaluating(model):
-        for first in range(0, len(starts), rows):
-            ids, targets = pairs(tokens, starts[first : first + rows], block_size)
-            counted += int((targets >= 0).sum())
-            there = ids.to(device), targets.to(device)
+        for turn in range(0, len(firsts), ranks.count):
+            at = min(turn + ranks.rank, len(firsts) - 1)
+            own = at == turn + ranks.rank  # the rest keeps company: layers may need all ranks
+            first = firsts[at]
+            ids, targets, sight = read_rows(tokens, starts[first : first + rows], block_size)
+            counted += int((targets >= 0).sum()) if own else 0
+            ids, targets = ids.to(device), targets.to(device)
             with autocast():
-                total += nll(model, *there, hearing, source, tokens.ends).to(total)
+                now = begin(model, ids, tokens.ends, sight, listening=hearing is not None)
+                if source is not None:
+                    now.source = ids.new_full((len(ids),), source)
+                inputs = model, ids, targets, now, hearing if own else None
+                lost = nll(*inputs) if among is None else among.run(nll, *inputs)
+            if own:
+                found[at] = lost
             between(min(first + rows, len(starts)))
-    return Score(float(total), max(1, counted))
+    if hearing is not None:
+        hearing.meet(ranks)
+    total = functools.reduce(operator.add, ranks.sum(found).tolist(), 0.0)  # one by one, in order
+    return Score(total, max(1, ranks.total(counted)))
+
+
+def read_rows(
+    tokens: Tokens, starts: NDArray[np.int64], block_size: int
+) -> tuple[Tensor, Tensor, Sight | None]:
+    """Inputs, targets (-1: none) and, of a corpus with images, what the rows see; on the host."""
+    if tokens.sights is None:
+        return *pairs(tokens, starts, block_size), None
+    inputs, targets, positions, slots, images = seen(tokens, starts, block_size)
+    return inputs, targets, Sight(images, slots, positions)
+
+
+def begin(
+    model: GPT, ids: Tensor, ends: int | None, sight: Sight | None, *, listening: bool = False
+) -> Pass:
+    """The pass in which `model` reads rows; documents of one are apart behind the token `ends`."""
+    if sight is None:
+        return apart(ids, ends, listening=listening)
+    sight = sight.moved(lambda tensor: tensor.to(ids.device))
+    return look(Pass(sight.positions, packed=True, listening=listening), model.trunk.front, sight)
 
 
 def nll(
-    model: GPT,
-    ids: Tensor,
-    targets: Tensor,
-    hearing: Hearing | None = None,
-    source: int | None = None,
-    ends: int | None = None,
+    model: GPT, ids: Tensor, targets: Tensor, now: Pass, hearing: Hearing | None = None
 ) -> Tensor:
     """Sum over a batch, fp64 (fp32 on a device without it)."""
     wide = torch.float32 if ids.device.type == "mps" else torch.float64
-    parts = token_losses(model, ids, targets, hearing, source, ends)
+    parts = token_losses(model, ids, targets, now, hearing)
     return torch.stack([part.sum(dtype=wide) for part in parts]).sum()
 
 
 def token_losses(
-    model: GPT,
-    ids: Tensor,
-    targets: Tensor,
-    hearing: Hearing | None = None,
-    source: int | None = None,
-    ends: int | None = None,
+    model: GPT, ids: Tensor, targets: Tensor, now: Pass, hearing: Hearing | None = None
 ) -> list[Tensor]:
     """Of each token in nats, fp32, row after row in pieces; logits of one piece at a time.
 
-    0 where the target is -1; documents of a row are apart behind the token `ends`.
+    0 where the target is -1.
     """
-    now = apart(ids, ends, listening=hearing is not None)
-    if source is not None:
-        now.source = ids.new_full((len(ids),), source)
     hidden = model.trunk(ids, now).flatten(0, 1)
     if hearing is not None:
         hearing.add(now.told or {}, len(ids))

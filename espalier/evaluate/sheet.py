@@ -9,11 +9,16 @@ from typing import Any
 
 import torch
 
+from espalier.data.corpus import Corpus
+from espalier.data.samples import Split
+from espalier.data.settings import ImagesConfig
+from espalier.engine.chat import Chat
+from espalier.engine.loops import NoRepeat
 from espalier.engine.sampling import Sampling
 from espalier.engine.text import Session
 from espalier.engine.weights import fitting
 from espalier.errors import UserError
-from espalier.evaluate import cells, speed
+from espalier.evaluate import cells, ocr, speed
 from espalier.evaluate.documents import Text
 from espalier.evaluate.judging import Judge
 from espalier.evaluate.suites import Suite
@@ -29,6 +34,18 @@ class Tasks:
     limit: int | None = None
     shots: int | None = None
     new: int | None = None
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Which pages, and how they are read."""
+
+    images: ImagesConfig
+    split: Split = "val"
+    most: int | None = None
+    new: int | None = None
+    no_repeat: int | None = None
+    """tokens of an n-gram that may not stand twice"""
 
 
 @dataclass(frozen=True)
@@ -81,6 +98,27 @@ class Sheet:
         asked = speed.Sizes.fitting(session.block_size, prompt, new, rows or 1)
         weights = fitting(session.model, Sampling())
         return speed.measure(session.model, session.block_size, asked, weights)
+
+    def ocr(self, session: Chat, corpus: Corpus, asked: Pages) -> dict[str, Any]:
+        """Read the images of a corpus."""
+        front = session.model.trunk.front
+        if front is None:
+            raise UserError("the model reads no images: it has no model.front")
+        found = ocr.questions(corpus, asked.images, asked.split, asked.most)
+        fitting = ocr.fitting(session, found)
+        if not fitting:
+            raise UserError(
+                f"{corpus.path}: no page fits the model's block of {session.block_size} tokens"
+            )
+        rule = None if asked.no_repeat is None else NoRepeat(asked.no_repeat)
+        with self.watch(f"reading {corpus.path}", len(fitting), "pages") as done:
+            how = ocr.How(
+                self.rows, asked.new, rule, self._precision(session).autocast, between=done
+            )
+            pages = list(ocr.read(session, fitting, how))
+        alike = ocr.cosine(front, fitting)
+        told = ocr.record(pages, len(found) - len(fitting), alike, self.seed)
+        return {**told, "split": asked.split, "no_repeat": asked.no_repeat, **self._basis(session)}
 
     def _precision(self, session: Session) -> Precision:
         count = sum(parameter.numel() for parameter in session.model.parameters())

@@ -15,6 +15,7 @@ from espalier.evaluate.settings import EvaluateConfig
 from espalier.nn.gpt import GPT
 from espalier.train import checkpoint
 from espalier.train.hearing import Hearing
+from espalier.train.parallel.spread import Spread
 
 Part = tuple[Tokens, NDArray[np.int64], Hearing | None]
 TRAIN_TOKENS = 2 * BUDGET  # enough for a standard error near 0.01 nats
@@ -25,6 +26,9 @@ class Splits:
 
     Of a mixture, losses are means by weight; `apart` has the validation loss of each corpus.
     """
+
+    among: Spread | None = None
+    """the ranks that share the work"""
 
     def __init__(
         self, reading: Reading, block_size: int, config: EvaluateConfig, training: Autocast
@@ -70,4 +74,5 @@ class Splits:
             between=between,
             hearing=hearing,
             source=place if len(self.parts) > 1 else None,
+            among=self.among,
         ).loss

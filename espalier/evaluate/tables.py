@@ -130,6 +130,54 @@ def _remark(score: Mapping[str, Any], one: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+MOST_PAGES = 40  # of which a line each is shown
+
+
+def ocr(name: str, records: Records) -> Iterator[str]:
+    """One corpus of pages: each model's rates, then its losses, then page after page."""
+    first = next(iter(records.values()))
+    half = "" if first["split"] == "val" else f" of its {first['split']} split, known to the model"
+    yield f"{name}: {first['pages']:,} pages{half}"
+    rows = [["", "exact (95 %)", "CER", "WER", "NED", "overlap", "loops"]]
+    for model, one in records.items():
+        parts = [spread(one[key], 3) for key in ("exact", "cer", "wer", "ned", "overlap")]
+        rows.append([model, *parts, f"{one['loops']:.3f}"])
+    yield from table(rows)
+    rows = [["", "loss", "another's image", "white paper", "of the first"]]
+    for model, one in records.items():
+        losses = [_loss(one[key]) for key in ("loss", "wrong_image", "blank_image")]
+        over = one["wrong_over_right"]
+        rows.append([model, *losses, "" if over is None else f"{over:.1f}x"])
+    yield from table(rows)
+    for model, one in records.items():
+        yield from _warned(model, one)
+        yield from _pages(model, one["each"])
+
+
+def _loss(interval: Mapping[str, Any] | None) -> str:
+    return "" if interval is None else f"{interval['mean']:.4f}"
+
+
+def _warned(model: str, one: Mapping[str, Any]) -> Iterator[str]:
+    alike = one["feature_cosine"]
+    if alike is not None:
+        end = ": the encoder has collapsed, it sees every page alike" if one["collapsed"] else ""
+        yield f"  {model}: cosine between the features of different images {alike:.4f}{end}"
+    if one["too_long"]:
+        yield f"  {model}: {one['too_long']:,} pages do not fit its block and were left out"
+
+
+def _pages(model: str, pages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    shown = pages[:MOST_PAGES]
+    rows = [[model, "loss", "overlap", ""]]
+    for one in shown:
+        remark = "exact" if one["exact"] else f"CER {one['cer']:.3f}" + ", loops" * one["looped"]
+        rows.append([one["id"], f"{one['loss']:.4f}", f"{one['overlap']:.3f}", remark])
+    yield from table(rows)
+    if len(pages) > len(shown):
+        yield f"  and {len(pages) - len(shown):,} more"
+
+
 def speed(records: Records) -> Iterator[str]:
     """Reading and writing, each model at its sizes."""
     rows = [["", "prefill tokens/s", "decode tokens/s", "memory", ""]]

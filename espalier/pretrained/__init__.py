@@ -38,15 +38,17 @@ def kind(path: Path) -> Kind | None:
     return "nanogpt" if (path / "ckpt.pt").is_file() else None
 
 
-def read(source: str | Path) -> Foreign:
+def read(source: str | Path, n_head: int | None = None) -> Foreign:
     """Configuration, weights and whatever else is there to go on from.
 
     `source` is a path, or the id of a model in the Hugging Face cache: EleutherAI/pythia-70m@step1.
+    `n_head` is for files that do not say how many heads a model has (nanochat's kin).
 
     Raises UserError, one line, for what is missing, damaged, or of another kind.
     """
     from espalier.pretrained import (
         biogpt,
+        deepseek_ocr,
         gpt2,
         gpt_neox,
         llama,
@@ -64,13 +66,16 @@ def read(source: str | Path) -> Foreign:
         held = files.read_torch(file)
         if biogpt.holds(held):
             return biogpt.interpret(held, file)
+        if deepseek_ocr.holds(held):
+            return deepseek_ocr.interpret(held, file, n_head)
         whole = nanogpt.checked(held, file)
         return nanogpt.interpret(whole, file, wigglegpt.dialect(whole, file) or nanogpt.Dialect())
+    if found == "nanochat":
+        return nanochat.read(path, n_head)
     readers: dict[Kind, Callable[[Path], Foreign]] = {
         "gpt2": gpt2.read,
         "gpt_neox": gpt_neox.read,
         "llama": llama.read,
-        "nanochat": nanochat.read,
     }
     return readers[found](path)
 

@@ -1,19 +1,33 @@
 """DeepSeek-OCR's image encoder: its official names, and those of SAM and CLIP in `transformers`.
 
+Also whole models of nano-deepseek-ocr (step_N.pt): that encoder before nanochat's GPT.
+
 The official checkpoint (and the encoder files of nano-deepseek-ocr, which keep its names) has our
-names but one, a misspelling. Its language model is not read.
+names but one, a misspelling. Its language model is not read. `front.norm` is the model's that the
+features go into, so that no file holds it.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from espalier.config import encode, refine
 from espalier.errors import UserError, nearest
+from espalier.nn.gpt import sketch
 from espalier.nn.slots import Front
+from espalier.pretrained import files, nanochat
+from espalier.pretrained.foreign import Foreign
 
+ENCODER = "encoder.safetensors"  # in a run: its encoder alone, in the official names
 ROOT = "model."
+LANGUAGE = "gpt."  # nano-deepseek-ocr's, before the names of nanochat's GPT
+NORM = "norm."
 PARTS = ("sam_model.", "vision_model.", "projector.", "image_newline", "view_seperator")
 BUFFERS = ("vision_model.embeddings.position_ids",)
 MISSPELT = {"view_separator": "view_seperator"}  # ours -> theirs
@@ -38,6 +52,114 @@ BORROWED = ("sam_model.", "vision_model.")
 OWN = ("sam_model.net_2.", "sam_model.net_3.")  # of DeepSeek-OCR, no part of SAM
 
 
+def read(place: Path, front: Front) -> dict[str, Tensor]:
+    """The front's tensors, from whatever holds an encoder in the official names.
+
+    That is a .safetensors file, deepencoder_N.pt or step_N.pt of nano-deepseek-ocr, or the
+    directory of the published checkpoint, of which nothing else is read.
+    """
+    if place.is_dir():
+        index = place / "model.safetensors.index.json"
+        names = files.read_json(index).get("weight_map", {}).values() if index.is_file() else ()
+        shards = [place / name for name in sorted(set(names)) or ["model.safetensors"]]
+        held = {name: t for shard in shards for name, t in _encoder(shard).items()}
+        return to_ours(held, front, str(place))
+    return to_ours(_encoder(place), front, str(place))
+
+
+def _encoder(file: Path) -> dict[str, Tensor]:
+    """What of a file may be the encoder's."""
+    files.check(file)
+    if file.suffix != ".safetensors":
+        found = files.read_torch(file)
+        if not isinstance(found, Mapping) or not all(isinstance(k, str) for k in found):
+            raise UserError(f"{file} is not a dictionary of tensors")
+        return {name: t for name, t in found.items() if _own(name) and isinstance(t, Tensor)}
+    try:
+        with safe_open(file, "pt") as held:
+            return {name: held.get_tensor(name) for name in held.keys() if _own(name)}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is no safetensors file, or is cut short: {error}") from None
+
+
+def _own(name: str) -> bool:
+    return name.removeprefix(ROOT).startswith(PARTS)
+
+
+def holds(held: Any) -> bool:
+    """Are these the tensors of an encoder, with a language model behind it or alone?"""
+    return isinstance(held, Mapping) and "sam_model.pos_embed" in held
+
+
+def interpret(held: Mapping[str, Tensor], file: Path, n_head: int | None) -> Foreign:
+    """A step_N.pt of nano-deepseek-ocr, which names no number of heads.
+
+    Its GPT norms features with its embeddings, and rounds the tables of its rotation.
+    """
+    theirs = {
+        nanochat.renamed(name.removeprefix(LANGUAGE)): tensor
+        for name, tensor in held.items()
+        if name.startswith(LANGUAGE)
+    }
+    if not theirs:
+        raise UserError(
+            f"{file} holds an encoder of images alone; a model starts from it with "
+            f"train.init_front={file}"
+        )
+    heads = nanochat.with_heads(None, n_head, file)
+    text = nanochat.shaped(nanochat.shapes(theirs, file) | {"n_head": heads}, file)
+    weights = nanochat.interpret(theirs, text, file).weights
+    tree = {"front": _shape(held) | {"norm": encode(text)["block"]["norm"]}}
+    config = refine(text, tree | {"position": {"tables": "bfloat16"}})
+    front = sketch(config).trunk.front
+    assert front is not None
+    ours = {f"trunk.front.{name}": t for name, t in to_ours(held, front, str(file)).items()}
+    number = re.search(r"step_(\d+)", file.name)
+    step = int(number[1]) if number else 0
+    return Foreign("deepseek_ocr", file, config, {**weights, **ours}, step)
+
+
+def _shape(held: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The configuration of an encoder from its tensors. CLIP's heads are 64 wide, as published."""
+    sam, clip = "sam_model.", "vision_model."
+    width, _, patch, _ = held[f"{sam}patch_embed.proj.weight"].shape
+    grid = held[f"{sam}pos_embed"].shape[1]
+    tables = _numbered(held, f"{sam}blocks.", ".attn.rel_pos_h")
+    sides = [(len(table) + 1) // 2 for table in tables]
+    places = held[f"{clip}embeddings.position_embedding.weight"]
+    layers = _numbered(held, f"{clip}transformer.layers.", ".mlp.fc1.weight")
+    wide = places.shape[1]
+    return {
+        "name": "deep_encoder",
+        "sam": {
+            "side": grid * patch,
+            "patch": patch,
+            "width": width,
+            "depth": len(sides),
+            "heads": width // tables[0].shape[1],
+            "window": min(sides),
+            "whole": [i for i, side in enumerate(sides) if side == grid],
+            "neck": len(held[f"{sam}neck.0.weight"]),
+            "between": len(held[f"{sam}net_2.weight"]),
+        },
+        "clip": {
+            "width": wide,
+            "depth": len(layers),
+            "heads": max(1, wide // 64),
+            "hidden": len(layers[0]),
+            "grid": math.isqrt(len(places) - 1),
+            "patch": held[f"{clip}embeddings.patch_embedding.weight"].shape[2],
+        },
+    }
+
+
+def _numbered(held: Mapping[str, Tensor], before: str, after: str) -> list[Tensor]:
+    found: list[Tensor] = []
+    while (name := f"{before}{len(found)}{after}") in held:
+        found.append(held[name])
+    return found
+
+
 def to_ours(theirs: Mapping[str, Tensor], front: Front, where: str) -> dict[str, Tensor]:
     """The front's tensors in fp32, from a file of the official names, with `model.` or without.
 
@@ -58,6 +180,7 @@ def to_theirs(front: Front) -> dict[str, Tensor]:
     return {
         ROOT + MISSPELT.get(name, name): tensor.contiguous()
         for name, tensor in front.state_dict().items()
+        if not apart(name)
     }
 
 
@@ -81,8 +204,14 @@ def from_parts(
     return _fitting(found, wanted, where)
 
 
+def apart(name: str) -> bool:
+    """Is a tensor of the front not the encoder's, but the model's that it feeds?"""
+    return name.startswith(NORM)
+
+
 def _shapes(front: Front) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in front.state_dict().items()}
+    held = front.state_dict()
+    return {name: tensor.shape for name, tensor in held.items() if not apart(name)}
 
 
 def _renamed(

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espalier.errors import MachineError, UserError, nearest, need
-from espalier.pretrained import known
+from espalier.pretrained import known, nanochat
 
 # Configuration, tokenizer and one set of weights; nothing that could be run.
-SMALL = ("*.json", "*.txt", "tokenizer.model")
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+SMALL = ("*.json", "*.txt", "tokenizer.model", "tokenizer.pkl")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model_*.pt")  # the last: nanochat's own
 
 
 class Id(NamedTuple):
@@ -48,6 +48,8 @@ def cached(which: Id) -> Path | None:
         commit = ref.read_text(encoding="ascii").strip() if ref.is_file() else which.revision
         snapshot = folder / "snapshots" / commit
         if (snapshot / "config.json").is_file() and _whole(snapshot):
+            return snapshot
+        if nanochat.meta(snapshot):
             return snapshot
     return None
 
@@ -106,7 +108,8 @@ def fetch(which: Id) -> Path:
 
     get(*SMALL)
     for pattern in WEIGHTS:
-        if _whole(get(pattern)):
+        snapshot = get(pattern)
+        if _whole(snapshot) or nanochat.meta(snapshot):
             break
     found = cached(which)
     if found is None:

@@ -57,6 +57,7 @@ LATER = {
     "backout": "a middle layer taken out again",
 }
 SIZES = ("sequence_len", "vocab_size", "n_layer", "n_head", "n_embd")
+SEQUENCE = 2048  # tokens, where no file says: no weight depends on it
 EPS = torch.finfo(torch.float32).eps  # what torch's rms_norm takes where it is told nothing
 
 
@@ -69,12 +70,17 @@ def meta(place: Path) -> Path | None:
     return max(beside, key=lambda file: file.name) if beside else None
 
 
-def read(place: Path) -> Foreign:
-    """A Hugging Face directory, or nanochat's own. UserError for a later version, or no heads."""
+def read(place: Path, n_head: int | None = None) -> Foreign:
+    """A Hugging Face directory, or nanochat's own. UserError for a later version, or no heads.
+
+    `n_head` says how many there are where the files do not.
+    """
     published = place / "config.json"
     if published.is_file():
-        config = _published(files.read_json(published), published)
-        return _foreign(files.read_tensors(place), config, place)
+        found = files.read_json(published)
+        heads = with_heads(found.get("num_attention_heads"), n_head, published)
+        config = _published({**found, "num_attention_heads": heads}, published)
+        return interpret(files.read_tensors(place), config, place)
     file = meta(place)
     assert file is not None
     held = files.read_torch(_weights(file))
@@ -82,22 +88,38 @@ def read(place: Path) -> Foreign:
         raise UserError(f"{_weights(file)} is not a dictionary of tensors")
     found = files.read_json(file)
     step = found.get("step", 0)
-    theirs = {_renamed(name): tensor for name, tensor in held.items()}
-    return _foreign(theirs, _own(found, file), _weights(file), step if isinstance(step, int) else 0)
+    theirs = {renamed(name): tensor for name, tensor in held.items()}
+    config = _own(found, theirs, file, n_head)
+    return interpret(theirs, config, _weights(file), step if isinstance(step, int) else 0)
+
+
+def with_heads(told: Any, given: int | None, where: Path) -> int:
+    """The number of heads; UserError where nobody says it, or two say it differently."""
+    if isinstance(told, int):
+        if given not in {None, told}:
+            raise UserError(f"{where} says {told} heads, --n-head {given}")
+        return told
+    if given is None:
+        raise UserError(
+            f"{where} does not say how many heads there are, and any number fits the weights: give "
+            "--n-head. nanochat's heads are 128 wide, so that its d20 has 10; nano-deepseek-ocr "
+            "reads it with 16"
+        )
+    return given
 
 
 def _weights(file: Path) -> Path:
     return file.with_name(file.name.replace("meta_", "model_")).with_suffix(".pt")
 
 
-def _renamed(name: str) -> str:
+def renamed(name: str) -> str:
     name = name.removeprefix("_orig_mod.")
     for theirs, published in RENAMED:
         name = name.replace(theirs, published)
     return name
 
 
-def _foreign(
+def interpret(
     theirs: Mapping[str, Tensor], config: GPTConfig, where: Path, step: int = 0
 ) -> Foreign:
     missing = {what for name in theirs for sign, what in LATER.items() if sign in name}
@@ -151,10 +173,29 @@ def _published(found: Mapping[str, Any], where: Path) -> GPTConfig:
         raise UserError(f"{where} lacks {error}") from None
 
 
-def _own(found: Mapping[str, Any], where: Path) -> GPTConfig:
-    """GPTConfig of nanochat's own meta_XXXXXX.json."""
+def _own(
+    found: Mapping[str, Any], theirs: Mapping[str, Tensor], where: Path, n_head: int | None
+) -> GPTConfig:
+    """GPTConfig of nanochat's own meta_XXXXXX.json; what it leaves out, of its tensors."""
     given = found.get("model_config")
     given = given if isinstance(given, Mapping) else {}
+    heads = with_heads(given.get("n_head"), n_head, where)
+    return shaped({**shapes(theirs, where), **given, "n_head": heads}, where)
+
+
+def shapes(theirs: Mapping[str, Tensor], where: Path) -> dict[str, int]:
+    """What tensors tell of a model of nanochat's, all but its heads."""
+    table, layer = "model.embed_tokens.weight", re.compile(r"model\.layers\.(\d+)\.")
+    numbers = [int(match[1]) for name in theirs if (match := layer.match(name))]
+    if table not in theirs or not numbers:
+        raise UserError(f"{where}: its tensors are not those of nanochat's GPT")
+    vocab_size, width = theirs[table].shape
+    sizes = {"vocab_size": vocab_size, "n_embd": width, "n_layer": max(numbers) + 1}
+    return {**sizes, "sequence_len": SEQUENCE}
+
+
+def shaped(given: Mapping[str, Any], where: Path) -> GPTConfig:
+    """GPTConfig of the numbers that nanochat's own files hold, in its words."""
     missing = [name for name in SIZES if not isinstance(given.get(name), int)]
     if missing:
         raise UserError(

@@ -5,9 +5,12 @@ from pathlib import Path
 from espalier.data import foreign as nanogpt_corpus
 from espalier.data.corpus import Corpus
 from espalier.data.tokenizer import Tokenizer, choose
+from espalier.data.tokenizer.special import SpecialTokenizer
 from espalier.errors import UserError
 from espalier.pretrained.foreign import Foreign
 
+PICKLE, WITH_PICKLES = "tokenizer.pkl", ("nanochat", "deepseek_ocr")
+IMAGE = "<|image|>"
 GPT2_SIZES = (50257, 50304)  # as published, and padded by nanoGPT
 
 
@@ -33,7 +36,7 @@ def find(foreign: Foreign | None, chosen: str | None, vocab_size: int) -> Tokeni
 
 def _named(chosen: str) -> Tokenizer:
     place = Path(chosen)
-    if place.suffix == ".pkl":
+    if place.name == "meta.pkl":
         if not place.is_file():
             raise UserError(f"no file {place}")
         return nanogpt_corpus.tokenizer(nanogpt_corpus.describe(place.parent), place.parent)
@@ -42,11 +45,23 @@ def _named(chosen: str) -> Tokenizer:
     return choose(chosen)
 
 
+def _with_image(found: Tokenizer, foreign: Foreign) -> Tokenizer:
+    """With the id that stands where an image's features stand, where the model has one more."""
+    room, size = foreign.config.vocab_size or 0, found.vocab_size
+    known = getattr(found, "special", {})
+    if foreign.kind != "deepseek_ocr" or IMAGE in known or room <= size:
+        return found
+    return SpecialTokenizer(found, {**known, IMAGE: size})
+
+
 def _beside(foreign: Foreign) -> Tokenizer | None:
     if foreign.kind not in {"nanogpt", "wigglegpt"}:
         place = foreign.path.parent if foreign.path.is_file() else foreign.path
         if (place / "tokenizer.json").is_file():
             return choose(str(place / "tokenizer.json"))
+        for folder in (place, place.parent / "tokenizer"):  # nano-deepseek-ocr's stands aside
+            if foreign.kind in WITH_PICKLES and (folder / PICKLE).is_file():
+                return _with_image(choose(str(folder / PICKLE)), foreign)
         pieces = place / "tokenizer.model"
         return choose(f"sentencepiece:{pieces}") if pieces.is_file() else None
     folders = [foreign.path.parent]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from espalier.data.answers import Answers
-from espalier.data.chat import Message, Speaker, messages, named, widened
+from espalier.data.chat import Message, Shown, Speaker, Template, messages, named, widened
 from espalier.data.conversations import prepare
 from espalier.data.corpus import Corpus
 from espalier.data.loader import batch, ordered, pairs, windows
@@ -226,3 +226,39 @@ def test_evaluation_counts_learnt_tokens_alone(tmp_path):
         logits.flatten(0, 1), targets.flatten(), ignore_index=-1
     )
     assert got.loss == pytest.approx(float(want), rel=1e-5)
+
+
+def test_nanochats_template_has_a_token_for_who_begins_and_who_ends():
+    """Bytes, then <|bos|> 256, user 257 and 258, assistant 259 and 260; <|bos|> ends it, too."""
+    found = speaker("nanochat").conversation(TALK[:2])
+    assert found.ids == [256, 257, *b"hi", 258, 259, *b"yo", 260, 256]
+    assert [i for i, learnt in zip(found.ids, found.learnt, strict=True) if learnt] == [
+        *b"yo",
+        260,
+        256,
+    ]
+    assert speaker("nanochat").stop_ids() == [256, 260]
+
+
+def test_what_the_system_says_is_joined_to_the_first_message_where_the_template_says_so():
+    one = speaker("nanochat")
+    system = Message("system", "be brief")
+    assert one.prompt([system, *TALK[:1]]) == [256, 257, *b"be brief\n\nhi", 258, 259]
+    shown = Message("user", (Shown(0), "hi"))
+    found = one.asked([system, shown])
+    assert found.ids == one.prompt([system, *TALK[:1]])
+    assert (found.places, found.images) == ([2 + len(b"be brief\n\n")], [0])
+
+
+def test_an_image_takes_no_token_and_has_its_place_told():
+    one = speaker("chatml")
+    shown = [Message("user", ("a", Shown(7), "b")), Message("assistant", "c")]
+    found = one.conversation(shown)
+    assert found.ids == one.conversation([Message("user", "ab"), shown[1]]).ids
+    assert found.images == [7]
+    assert one.tokenizer.decode(found.ids[: found.places[0]]) == "<|im_start|>user\na"
+
+
+def test_the_end_of_a_template_is_one_of_its_tokens():
+    with pytest.raises(ValueError, match="`end` must be one of `special`"):
+        Template(before="", after="x", stop="x", end="<|bos|>")

@@ -54,6 +54,16 @@ def test_windows_run_over_the_edges_of_shards(
     assert found.dtype == np.int64
 
 
+@pytest.mark.parametrize("most", [1, 5, 7, 12, 99])
+def test_the_first_tokens_are_those_and_no_others(tmp_path: Path, most: int) -> None:
+    found = shards(tmp_path, [5, 2, 6]).first(most)
+    length = min(most, 13)
+    assert len(found) == length
+    assert found.gather([0], length).tolist() == [list(range(length))]
+    with pytest.raises(IndexError, match=f"outside the {length} tokens"):
+        found.gather([length], 1)
+
+
 def test_a_window_outside_the_split_is_an_index_error(tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         shards(tmp_path, [5]).gather([3], 3)

@@ -12,13 +12,18 @@ import torch
 from espalier.data.images import (
     MODES,
     Grid,
+    Mode,
     expand,
     grid,
     mode,
+    normal,
     padded,
     pixels,
+    placed,
     read,
+    squares,
     tiles,
+    unfit,
     views,
     vision_tokens,
 )
@@ -252,3 +257,43 @@ def test_the_next_row_counts_features_on() -> None:
 def test_an_unknown_mode_is_refused_with_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no image mode 'gundan'\. Did you mean 'gundam'\?"):
         mode("gundan")
+
+
+def test_a_number_is_a_mode_of_so_many_pixels():
+    assert mode(128) == mode("128") == Mode(128)
+    assert vision_tokens(mode(128), 300, 100) == 7
+    for wrong in (0, 100, "100"):
+        with pytest.raises(UserError, match="must be a multiple of 64"):
+            mode(wrong)
+
+
+def test_images_stand_before_the_tokens_that_are_told():
+    """At the beginning, twice at one place, and at the end."""
+    row = placed([5, 6], [0, 1, 1, 2], [1, 2, 1, 1], 9)
+    assert row.ids == [9, 5, 9, 9, 9, 6, 9]
+    assert row.slots == [0, -1, 1, 2, 3, -1, 4]
+
+
+@pytest.mark.parametrize(
+    ("size", "colours", "why"),
+    [
+        ((64, 64), 1, "is blank"),
+        ((1, 200), 2, None),
+        ((1, 201), 2, "is a strip of 1 x 201 pixels"),
+        ((64, 64), 2, None),
+    ],
+)
+def test_what_has_nothing_to_read_is_unfit(size, colours, why):
+    image = plain(*size)
+    if colours == 2:
+        image.putpixel((0, 0), BLUE)
+    found = unfit(image)
+    assert found is None if why is None else str(found).startswith(why)
+
+
+def test_bytes_are_the_same_pixels():
+    for name in ("gundam", "tiny"):
+        one = views(noise(700, 300), mode(name))
+        other = normal(squares(noise(700, 300), mode(name)))
+        assert torch.equal(one.whole, other.whole)
+        assert squares(noise(700, 300), mode(name)).whole.dtype == torch.uint8

@@ -6,7 +6,8 @@ import torch
 from espalier.engine.generate import Generation, Options, generate
 from espalier.engine.sampling import Sampling
 from espalier.engine.weights import empty_states, fitting, pack
-from espalier.native import attention, cached, matvec
+from espalier.native import attention, cached, gathered, matvec
+from espalier.native.build import prepare
 from espalier.nn.state import KV, leaves
 from tests.engine.models import BLOCK, KINDS, VOCAB, build
 
@@ -23,11 +24,12 @@ def model(request):
 @pytest.fixture(params=[True, False], ids=["native", "torch"])
 def kernels(request, monkeypatch):
     """With our kernels, and with torch in their place."""
-    for kernel in (matvec, cached, attention):
-        if request.param and not kernel.prepare():
-            pytest.skip("no kernels here")
-        if not request.param:
-            monkeypatch.setattr(kernel, "prepare", lambda: False)
+    every = (matvec, cached, attention, gathered)
+    if request.param and not prepare(*every):
+        pytest.skip("no kernels here")
+    if not request.param:
+        monkeypatch.setattr("espalier.native.build.library", lambda name: None)
+        for kernel in every:
             monkeypatch.setattr(kernel, "ready", False)
 
 

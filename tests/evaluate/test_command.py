@@ -1,26 +1,17 @@
 """`espalier evaluate`: what it takes, what it keeps, and one clear line for what it cannot use."""
 
 import json
-import pickle
 import shutil
 
 import pytest
 
 from espalier import cli
-from tests.pretrained.layouts import write_nanogpt
-
-SYMBOLS = "\n abcdefghijklmnopqrstuvwxyz."
+from tests.pretrained.layouts import write_out
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A folder as nanoGPT leaves it: ckpt.pt, and the meta.pkl of its corpus."""
-    folder = tmp_path_factory.mktemp("out")
-    stoi = {symbol: i for i, symbol in enumerate(SYMBOLS)}
-    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
-    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
-    write_nanogpt(folder / "ckpt.pt")
-    return folder
+    return write_out(tmp_path_factory.mktemp("out"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Random files in other programs' layouts, written here from the formats' description."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ SETTINGS = {
     "device": "cpu",
     "compile": False,
 }
+SYMBOLS = "\n abcdefghijklmnopqrstuvwxyz."  # as many as ARGS has ids
 
 
 def nanogpt_tensors(bias: bool = True, seed: int = 0) -> dict[str, Tensor]:
@@ -111,3 +113,17 @@ def write_nanogpt(file: Path, **changes: Any) -> Path:
     whole = nanogpt_checkpoint() | changes
     torch.save({key: value for key, value in whole.items() if value is not None}, file)
     return file
+
+
+def write_meta(folder: Path, symbols: str = SYMBOLS) -> None:
+    """The meta.pkl of a corpus of characters."""
+    stoi = {symbol: i for i, symbol in enumerate(symbols)}
+    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+
+
+def write_out(folder: Path, symbols: str = SYMBOLS) -> Path:
+    """A folder as nanoGPT leaves it: ckpt.pt, and the meta.pkl of its corpus."""
+    write_meta(folder, symbols)
+    write_nanogpt(folder / "ckpt.pt")
+    return folder

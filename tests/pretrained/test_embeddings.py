@@ -13,6 +13,7 @@ from espalier.pretrained import fill
 from espalier.pretrained.embeddings import (
     Projection,
     dimension,
+    distances,
     factorise,
     load_table,
     projection,
@@ -88,3 +89,19 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     np.save(file, np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(UserError, match="no table"):
         load_table(make(CONFIG, 0).state_dict(), file)
+
+
+def test_singular_vectors_are_the_nearest_of_their_width() -> None:
+    weights = make(CONFIG, 0).state_dict()
+    table = weights["trunk.embed.weight"]
+    changed, _ = factorise(weights, CONFIG, "svd", 8)
+    lost = (changed["trunk.embed.weight"] @ changed["trunk.embed.up"].T - table).square().sum()
+    left = torch.linalg.svdvals(table)[8:].square().sum()  # Eckart and Young
+    torch.testing.assert_close(lost, left, rtol=1e-4, atol=0)
+
+
+def test_distances_are_told_of_pairs_that_differ() -> None:
+    table = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
+    thin = torch.tensor([[0.0], [0.0], [5.0], [2.0]])
+    least, mean, most = distances(table, thin)  # 25/25 twice, 4/1 twice, 9/18
+    assert (least, mean, most) == pytest.approx((0.5, (1 + 1 + 4 + 4 + 0.5) / 5, 4.0))

@@ -144,8 +144,8 @@ def test_a_planted_wrong_weight_is_refused(tmp_path, tokenizer, capsys, monkeypa
     filled().save_pretrained(tmp_path / "model")
     read = pretrained.read
 
-    def wrong(source):
-        found = read(source)
+    def wrong(source, n_head=None):
+        found = read(source, n_head)
         weights = dict(found.weights)
         weights["trunk.stack.blocks.1.ffn.up.weight"][3, 5] += 0.05
         return replace(found, weights=weights)

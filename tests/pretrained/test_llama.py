@@ -108,8 +108,22 @@ def test_nanochats_own_checkpoint_is_read(name, tmp_path):
 def test_a_head_count_is_never_guessed(tmp_path):
     """2 heads fit the shapes as well as 4 do, and give other logits."""
     own(tmp_path, n_head=None)
-    with pytest.raises(UserError, match="model_config lacks n_head"):
+    with pytest.raises(UserError, match=r"does not say how many heads .* give --n-head"):
         pretrained.read(tmp_path)
+    assert pretrained.read(tmp_path, n_head=4).config.n_head == 4
+
+
+def test_a_head_count_that_the_files_deny_is_refused(tmp_path):
+    own(tmp_path)
+    with pytest.raises(UserError, match="says 4 heads, --n-head 2"):
+        pretrained.read(tmp_path, n_head=2)
+
+
+def test_a_meta_that_names_no_sizes_leaves_them_to_the_tensors(tmp_path):
+    theirs = own(tmp_path, n_head=None, n_layer=None, n_embd=None, vocab_size=None)
+    found = pretrained.read(tmp_path, n_head=4)
+    with torch.no_grad():
+        torch.testing.assert_close(found.build()(IDS), theirs(IDS).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_a_later_nanochat_is_refused_by_what_it_adds(tmp_path):

@@ -1,13 +1,12 @@
 """nanoGPT's ckpt.pt: the layout says what the logits are, and everything else comes along."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from espalier import pretrained
 from espalier.errors import UserError
+from tests.pretrained.formulas import logits
 from tests.pretrained.layouts import (
     ARGS,
     SETTINGS,
@@ -15,40 +14,6 @@ from tests.pretrained.layouts import (
     nanogpt_tensors,
     write_nanogpt,
 )
-
-
-def gpt2_logits(w: dict[str, Tensor], ids: list[int]) -> Tensor:
-    """Logits in float64, from the formulas of GPT-2 and nothing of this package."""
-    w = {name: tensor.double() for name, tensor in w.items()}
-    heads, width = ARGS["n_head"], ARGS["n_embd"] // ARGS["n_head"]
-
-    def linear(x: Tensor, name: str) -> Tensor:
-        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
-
-    def norm(x: Tensor, name: str) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-        return scaled * w[f"{name}.weight"] + w.get(f"{name}.bias", 0)
-
-    def gelu(x: Tensor) -> Tensor:
-        return x / 2 * (1 + torch.erf(x / math.sqrt(2)))
-
-    x = torch.stack([w["transformer.wte.weight"][token] for token in ids])
-    x = x + w["transformer.wpe.weight"][: len(ids)]
-    for i in range(ARGS["n_layer"]):
-        layer = f"transformer.h.{i}"
-        q, k, v = linear(norm(x, f"{layer}.ln_1"), f"{layer}.attn.c_attn").chunk(3, 1)
-        mixed = torch.zeros_like(x)
-        for h in range(heads):
-            part = slice(h * width, (h + 1) * width)
-            for t in range(len(ids)):
-                scores = k[: t + 1, part] @ q[t, part] / math.sqrt(width)
-                mixed[t, part] = scores.softmax(0) @ v[: t + 1, part]
-        x = x + linear(mixed, f"{layer}.attn.c_proj")
-        hidden = gelu(linear(norm(x, f"{layer}.ln_2"), f"{layer}.mlp.c_fc"))
-        x = x + linear(hidden, f"{layer}.mlp.c_proj")
-    return norm(x, "transformer.ln_f") @ w["lm_head.weight"].T
-
 
 IDS = [3, 17, 0, 28, 5, 5, 11, 2, 9, 14, 1, 7]
 
@@ -58,9 +23,9 @@ def test_logits_are_what_the_layout_says(tmp_path, bias):
     torch.save(nanogpt_checkpoint(bias), tmp_path / "ckpt.pt")
     found = pretrained.read(tmp_path / "ckpt.pt")
     with torch.no_grad():
-        logits = found.build()(torch.tensor([IDS]))[0]
-    want = gpt2_logits(nanogpt_tensors(bias), IDS)
-    torch.testing.assert_close(logits.double(), want, atol=1e-5, rtol=1e-5)
+        got = found.build()(torch.tensor([IDS]))[0]
+    want = logits(nanogpt_tensors(bias), IDS)
+    torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
     assert found.config.head.name == "tied"
 
 

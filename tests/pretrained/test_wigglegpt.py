@@ -1,13 +1,12 @@
 """WiggleGPT's ckpt.pt, versions 1 and 2: its published formulas say what the logits are."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from espalier import api, pretrained
 from espalier.errors import UserError
+from tests.pretrained.formulas import Weights, linear, logits
 from tests.pretrained.layouts import ARGS, SETTINGS, adamw_state, nanogpt_tensors
 
 C, H, K, LEVEL = ARGS["n_embd"], 4 * ARGS["n_embd"], 3, 0.4  # 32 = 3 * 11 - 1: one zero is padded
@@ -56,56 +55,33 @@ def tensors(version: int, bias: bool = True, seed: int = 1) -> dict[str, Tensor]
     return found
 
 
-def logits(w: dict[str, Tensor], ids: list[int]) -> Tensor:
-    """In float64, from the formulas and nothing of this package."""
-    w = {name: tensor.double() for name, tensor in w.items()}
-    heads, width = ARGS["n_head"], C // ARGS["n_head"]
+def wave(w: Weights, x: Tensor, name: str) -> Tensor:
+    angle = w[f"{name}.omega"] * x + w[f"{name}.phi"]
+    return torch.sin(angle) * torch.tanh(x) + w[f"{name}.baseline"]
 
-    def linear(x: Tensor, name: str) -> Tensor:
-        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
 
-    def norm(x: Tensor, name: str) -> Tensor:
-        centred = x - x.mean(-1, keepdim=True)
-        scaled = centred / (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-        return scaled * w[f"{name}.weight"] + w.get(f"{name}.bias", 0)
+def dendritic(w: Weights, x: Tensor, name: str) -> Tensor:
+    padded = torch.cat([x, x.new_zeros(len(x), 11 * K - C)], 1)
+    u = [
+        torch.tanh(linear(w, padded[:, 11 * k : 11 * k + 11], f"{name}.compartments.{k}.0"))
+        for k in range(K)
+    ]
+    v = [sum(w[f"{name}.lateral"][k, to] * u[k] for k in range(K)) for to in range(K)]
+    return wave(w, linear(w, torch.cat([*u, *v], 1), f"{name}.soma"), f"{name}.soma_activation")
 
-    def wave(x: Tensor, name: str) -> Tensor:
-        angle = w[f"{name}.omega"] * x + w[f"{name}.phi"]
-        return torch.sin(angle) * torch.tanh(x) + w[f"{name}.baseline"]
 
-    def dendritic(x: Tensor, name: str) -> Tensor:
-        padded = torch.cat([x, x.new_zeros(len(x), 11 * K - C)], 1)
-        u = [
-            torch.tanh(linear(padded[:, 11 * k : 11 * k + 11], f"{name}.compartments.{k}.0"))
-            for k in range(K)
-        ]
-        v = [sum(w[f"{name}.lateral"][k, to] * u[k] for k in range(K)) for to in range(K)]
-        return wave(linear(torch.cat([*u, *v], 1), f"{name}.soma"), f"{name}.soma_activation")
+def events(w: Weights, x: Tensor, name: str) -> Tensor:
+    a = 1 / (1 + torch.exp(-linear(w, x, f"{name}.gate")))
+    gate = 1 / (1 + torch.exp(-5 * (a - LEVEL)))
+    return wave(w, linear(w, x * gate, f"{name}.transform"), f"{name}.activation")
 
-    def events(x: Tensor, name: str) -> Tensor:
-        a = 1 / (1 + torch.exp(-linear(x, f"{name}.gate")))
-        gate = 1 / (1 + torch.exp(-5 * (a - LEVEL)))
-        return wave(linear(x * gate, f"{name}.transform"), f"{name}.activation")
 
-    x = torch.stack([w["transformer.wte.weight"][token] for token in ids])
-    x = x + w["transformer.wpe.weight"][: len(ids)]
-    for i in range(ARGS["n_layer"]):
-        layer = f"transformer.h.{i}"
-        q, k, v = linear(norm(x, f"{layer}.ln_1"), f"{layer}.attn.c_attn").chunk(3, 1)
-        mixed = torch.zeros_like(x)
-        for h in range(heads):
-            part = slice(h * width, (h + 1) * width)
-            for t in range(len(ids)):
-                scores = k[: t + 1, part] @ q[t, part] / math.sqrt(width)
-                mixed[t, part] = scores.softmax(0) @ v[: t + 1, part]
-        x = x + linear(mixed, f"{layer}.attn.c_proj")
-        y, mlp = norm(x, f"{layer}.ln_2"), f"{layer}.mlp"
-        if f"{mlp}.dendritic.lateral" in w:
-            y = dendritic(y, f"{mlp}.dendritic")
-        else:
-            y = wave(linear(y, f"{mlp}.c_fc"), f"{mlp}.oscillating")
-        x = x + linear(events(y, f"{mlp}.sparse_gate"), f"{mlp}.c_proj")
-    return norm(x, "transformer.ln_f") @ w["lm_head.weight"].T
+def neurons(w: Weights, y: Tensor, name: str) -> Tensor:
+    if f"{name}.dendritic.lateral" in w:
+        y = dendritic(w, y, f"{name}.dendritic")
+    else:
+        y = wave(w, linear(w, y, f"{name}.c_fc"), f"{name}.oscillating")
+    return linear(w, events(w, y, f"{name}.sparse_gate"), f"{name}.c_proj")
 
 
 def checkpoint(version: int, bias: bool = True) -> dict[str, object]:
@@ -127,7 +103,7 @@ def test_logits_are_what_the_formulas_say(tmp_path, version, bias):
     found = pretrained.read(tmp_path / "ckpt.pt")
     with torch.no_grad():
         got = found.build()(torch.tensor([IDS]))[0]
-    want = logits(tensors(version, bias), IDS)
+    want = logits(tensors(version, bias), IDS, neurons)
     torch.testing.assert_close(got.double(), want, atol=1e-5, rtol=1e-5)
     assert found.kind == "wigglegpt"
     assert found.config.block.ffn.name == {1: "wiggle", 2: "sparse_event"}[version]

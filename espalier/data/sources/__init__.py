@@ -14,6 +14,7 @@ from espalier.data.sources.builtin import BUILTINS
 from espalier.data.sources.hub import Dataset, Stream
 from espalier.data.sources.jsonl import JsonLines
 from espalier.data.sources.parquet import Parquet
+from espalier.data.sources.pictured import PageConfig
 from espalier.data.sources.plugins import Documents, PluginConfig, configured, is_plugin
 from espalier.data.sources.records import TEXT_KEY, Rule
 from espalier.data.sources.several import Several
@@ -130,7 +131,8 @@ def _local(name: str, request: Request, rule: Rule) -> Source:
         files = [file for file in files if file.is_file()]
         root = Path(*_fixed_part(path))
     else:
-        known = (*NAMES, *names(PluginConfig))
+        pages = [one.replace("_", "-") for one in names(PageConfig)]
+        known = (*NAMES, *names(PluginConfig), *pages)
         hint = nearest(name, known)
         raise UserError(
             f"no source '{name}': neither a file or folder here nor a built-in name.{hint} "

@@ -95,7 +95,7 @@ class Documents:
 
 def is_plugin(name: str) -> bool:
     """Whether a source's name is that of a plug-in, or a file of code that defines one."""
-    return name in names(PluginConfig) or (name.endswith(".py") and _defines_one(Path(name)))
+    return name in names(PluginConfig) or defines(name, PluginConfig)
 
 
 def configured(name: str, words: Sequence[str]) -> tuple[PluginConfig, tuple[Path, ...]]:
@@ -132,11 +132,14 @@ def read_text(file: Path) -> str:
         ) from None
 
 
-def _defines_one(file: Path) -> bool:
-    """Looks at the syntax alone: other Python files are texts like any other."""
+def defines(name: str, base: type[PartConfig]) -> bool:
+    """Whether it is a file of code with a class of this kind.
+
+    Looks at the syntax alone: other Python files are texts like any other.
+    """
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(Path(name).read_text(encoding="utf-8") if name.endswith(".py") else "")
     except (OSError, SyntaxError, ValueError):
         return False
-    bases = [base for node in tree.body if isinstance(node, ast.ClassDef) for base in node.bases]
-    return any(ast.unparse(base).rpartition(".")[2] == PluginConfig.__name__ for base in bases)
+    bases = [one for node in tree.body if isinstance(node, ast.ClassDef) for one in node.bases]
+    return any(ast.unparse(one).rpartition(".")[2] == base.__name__ for one in bases)

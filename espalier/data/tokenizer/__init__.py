@@ -101,6 +101,10 @@ def choose(
         return from_file(Path(file))
     if (Path(name) / "meta.json").is_file():
         return _of_corpus(Path(name) / "meta.json")
+    if name.endswith(".pkl"):
+        from espalier.data.tokenizer.pickled import read as read_pickle
+
+        return read_pickle(Path(name))
     return _hugging_face(name, vocab)
 
 

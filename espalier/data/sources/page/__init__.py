@@ -1,0 +1,1 @@
+"""Where samples with images come from; see `espalier.data.sources.pictured`."""
