@@ -7,7 +7,7 @@ round by round; a figure is the median over rounds of new tokens per second, pro
 the better of 1 and 2 threads (chosen in a short first round). `roofline` is the time in which the
 weights that a token needs can be read once over the time that it takes; how fast memory can be
 read is measured in every round, by the fastest of three readers. `--keep FILE` adds rounds to
-those of earlier calls. Writes a table to benchmarks/results/.
+those of earlier calls. Writes results/decode_batch_1_8.md, named by its batches.
 """
 
 import argparse
@@ -15,20 +15,16 @@ import contextlib
 import importlib.util
 import io
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
-from table import Claim, stated
+from rounds import load_module, page
+from table import Claim
 
 from espalier.engine.generate import Options, generate
 from espalier.engine.sampling import Sampling
@@ -43,7 +39,6 @@ ACCEPT = {
     ("ours bf16", "HF bf16", 1): 2.2,
     ("ours bf16", "HF float32", 8): 3.0,
 }
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass
@@ -81,7 +76,7 @@ class Side:
         self.threads = max(found, key=lambda threads: found[threads])
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkout", nargs="?", type=Path, help="a nanoGPT checkout")
     parser.add_argument("--rounds", type=int, default=5)
@@ -101,13 +96,9 @@ def main() -> int:
     if args.keep is not None:
         kept = {"read": read, **{side.key: [side.threads, side.speeds] for side in sides}}
         args.keep.write_text(json.dumps(kept), encoding="utf-8")
-    text = table(sides, read)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    batches = "-".join(str(rows) for rows in args.batch)
-    day = datetime.now(UTC).strftime("%Y-%m-%d")
-    (RESULTS / f"{day}-decode-batch-{batches}.md").write_text(text, encoding="utf-8")
-    return 0
+    name = "_".join(["decode_batch", *map(str, args.batch)])
+    title = "Generation, GPT-2 124M (random weights), temperature 0.8, top-k 200"
+    page(name, title, [*table(sides, read), "", *ratios(sides)], claims(sides))
 
 
 def recall(keep: Path | None, sides: list[Side]) -> list[float]:
@@ -178,16 +169,6 @@ def hugging_face(name: str, dtype: torch.dtype, rows: int, new: int) -> Side:
     return Side(f"HF {name}", rows, new, run)
 
 
-def load_module(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
-
-
 def bandwidth() -> float:
     """Bytes per second that two threads read: torch's sum, or our own product, which is faster."""
     torch.set_num_threads(2)
@@ -210,20 +191,11 @@ def weight_bytes(name: str) -> float:
     return matrices * {"float32": 4, "bf16": 2, "int8": 1}.get(name.rsplit(maxsplit=1)[-1], 4)
 
 
-def table(sides: list[Side], read: list[float]) -> str:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    speed = statistics.median(read)
-    where = (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit} and what lay beside it, "
-        f"{processor()}, torch {torch.__version__}, {len(read)} rounds; memory read at "
-        f"{speed / 1e9:.1f} GB/s (median; {min(read) / 1e9:.1f} to {max(read) / 1e9:.1f})"
-    )
+def table(sides: list[Side], read: list[float]) -> list[str]:
+    low, middle, high = (x / 1e9 for x in (min(read), statistics.median(read), max(read)))
+    spread = f"{middle:.1f} (median; {low:.1f} to {high:.1f})"
     lines = [
-        "# Generation, GPT-2 124M (random weights), temperature 0.8, top-k 200",
-        "",
-        where,
+        f"{len(read)} rounds; memory read at {spread} GB/s",
         "",
         "| side | batch | new tokens | threads | tok/s (median; range) | roofline |",
         "|---|---|---|---|---|---|",
@@ -239,7 +211,7 @@ def table(sides: list[Side], read: list[float]) -> str:
             f"{statistics.median(side.speeds):.1f} ({low:.1f} to {high:.1f}) | "
             f"{statistics.median(roof):.2f} |"
         )
-    return "\n".join([*lines, "", *ratios(sides), *stated(claims(sides)), ""])
+    return lines
 
 
 def claims(sides: list[Side]) -> list[Claim]:
@@ -273,15 +245,5 @@ def ratios(sides: list[Side]) -> list[str]:
     return lines
 
 
-def processor() -> str:
-    """The processor's name and its cores."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0] if names else platform.machine()}, {len(names)} cores"
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,7 +8,6 @@ same seed, one sample after another, as nanoGPT's sample.py does. Exits 1 where 
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from rounds import load_module
 
 from espalier import pretrained
 from espalier.engine.generate import Options, generate
@@ -60,16 +60,6 @@ def main() -> int:
     equal = [compare(theirs, name, how) for name in SIZES for how in CHOICES]
     print("equal" if all(equal) else "DIFFERENT")
     return 0 if all(equal) else 1
-
-
-def load_module(file: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nanogpt_model", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks itself up
-    spec.loader.exec_module(module)
-    return module
 
 
 def compare(theirs: ModuleType, name: str, how: str) -> bool:

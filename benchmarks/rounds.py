@@ -4,6 +4,7 @@ import datetime
 import importlib.util
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def page(name: str, title: str, lines: list[str], claims: Sequence[Claim] = ()) 
         "",
         (
             f"{day}, commit {commit}, torch {torch.__version__}, {device.cpu_name()}, "
-            f"{device.cores()} cores. `python benchmarks/{name}.py`"
+            f"{device.cores()} cores. `python benchmarks/{Path(sys.argv[0]).name}`"
         ),
         "",
     ]

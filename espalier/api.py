@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from espalier import experiment, pretrained, translate
-from espalier.config import encode, refine
+from espalier.config import decode, encode, refine
+from espalier.data import images
+from espalier.data.chat import Speaker, Template
+from espalier.data.corpus import Corpus
 from espalier.data.tokenizer.base import Tokenizer
+from espalier.durable import read_json
+from espalier.engine.chat import Chat
 from espalier.engine.generate import Options
 from espalier.engine.sampling import Sampling
 from espalier.engine.speculate import AHEAD, Draft
@@ -56,6 +61,32 @@ class Loaded:
     def session(self) -> Session:
         """The model and its tokenizer, speaking text."""
         return Session(self.model, self.tokenizer, self.config.model.block_size)
+
+    @cached_property
+    def chat(self) -> Chat:
+        """The model in conversation, as its run was tuned. UserError for one that was not."""
+        kept = None if self.run is None else self.run.path / "chat.json"
+        if kept is None or not kept.is_file():
+            raise UserError("this model was trained on no conversations: it has no chat.json")
+        template = decode(Template, read_json(kept), str(kept))
+        return Chat(self.model, Speaker(template, self.tokenizer), self.config.model.block_size)
+
+    def views(self, file: str | Path, mode: str | int | None = None) -> images.Views:
+        """An image file as the model reads it: in the mode of its training, unless one is named."""
+        how = images.mode(mode or self._mode())
+        views = images.views(images.read(Path(file)), how)
+        device = next(self.model.parameters()).device
+        whole, tiles = views
+        return images.Views(whole.to(device), None if tiles is None else tiles.to(device))
+
+    def _mode(self) -> str | int:
+        """As the run's configuration has it, or its corpus, or base."""
+        data = self.config.data
+        if data.images.mode is not None:
+            return data.images.mode
+        meta = Corpus.open(data.corpus).meta if data.corpus else {}
+        found: str | int = meta.get("images", {}).get("mode", "base")
+        return found
 
     def packed(self, weights: Weights) -> Loaded:
         """The same, ready for fast generation with weights kept so; made anew at each call.

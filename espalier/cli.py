@@ -19,7 +19,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter, Token, convert
 
-from espalier import console
+from espalier import console, dotenv
 from espalier.errors import MachineError, UserError
 
 COMMANDS = Path(__file__).parent / "commands"
@@ -44,6 +44,7 @@ SPIN = "1000"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
+    dotenv.load()
     console.open_missing()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in tokens

@@ -49,7 +49,7 @@ def write_whole(file: Path, content: str | bytes) -> None:
         working.unlink(missing_ok=True)
 
 
-def write_asked(file: Path, text: str) -> None:
+def write_asked(file: Path, text: str | bytes) -> None:
     """Replace a file at a place that somebody named: UserError where no file can stand there."""
     if file.is_dir():
         raise UserError(f"{file} is a directory: name a file")

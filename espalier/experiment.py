@@ -36,6 +36,11 @@ class Experiment(Config):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @property
+    def pixels(self) -> int:
+        """A side of an image as the model reads it; 0 where it reads none."""
+        return self.data.images.side if self.model.front else 0
+
 
 def shipped() -> list[str]:
     """The names of the recipes that come with the package."""
@@ -87,6 +92,21 @@ def with_vocabulary(experiment: Experiment) -> Experiment:
         return experiment
     found = Corpus.open(experiment.data.corpus).vocab_size
     return refine(experiment, {"model": {"vocab_size": found}})
+
+
+def fitted_to(experiment: Experiment, corpus: Corpus) -> Experiment:
+    """With the corpus' vocabulary where the model leaves it open, and a mixture's first corpus."""
+    size = experiment.model.vocab_size
+    if experiment.data.corpus is None:
+        experiment = refine(experiment, {"data": {"corpus": experiment.data.mixture[0].corpus}})
+    if size is None:
+        return refine(experiment, {"model": {"vocab_size": corpus.vocab_size}})
+    if size < corpus.vocab_size:
+        raise UserError(
+            f"model.vocab_size={size} is smaller than the vocabulary of {corpus.path} "
+            f"({corpus.vocab_size}); leave it out to take the corpus' own"
+        )
+    return experiment
 
 
 def build(experiment: Experiment, device: str = "cpu") -> GPT:
@@ -167,7 +187,9 @@ def begun_from(experiment: Experiment, source: str) -> Experiment:
         shape = decode(Experiment, Run.open(source).config).model
     else:
         shape = pretrained.read(source).config
-    return refine(experiment, {"model": encode(shape), "train": {"init": source}})
+    front = shape.front or experiment.model.front  # a recipe's own reads images for any model
+    tree = encode(shape) | {"front": None if front is None else encode(front)}
+    return refine(experiment, {"model": tree, "train": {"init": source}})
 
 
 def with_room(experiment: Experiment) -> Experiment:

@@ -21,7 +21,10 @@ class Source(NamedTuple):
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that quotes what would break a line."""
+    """YAML that quotes what would break a line, and writes out what stands twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from espalier.evaluate.bootstrap import RESAMPLES, difference, ratio, resampled, wilson
+from espalier.intervals import RESAMPLES, difference, mean_interval, ratio, resampled, wilson
 
 
 def test_two_documents_are_drawn_as_one_twice_or_both():
@@ -50,3 +50,10 @@ def test_wilson(successes, count, low, high):
     found = wilson(successes, count)
     assert found.mean == successes / count
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_an_interval_by_hand() -> None:
+    found = mean_interval(np.array([1.0, 2.0, 3.0]))  # standard deviation 1, over sqrt 3
+    assert found["mean"] == 2
+    assert found["high"] - 2 == pytest.approx(1.959964 / 3**0.5)
+    assert mean_interval(np.array([1.0]))["low"] is None

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "espalier"
 
 # From the ground up; a module imports only from lower layers, never from its neighbours.
 LAYERS = [
-    {"errors", "units", "starting"},
+    {"errors", "units", "starting", "dotenv", "intervals"},
     {"device", "tree", "lock", "durable", "catalog"},
     {"config", "provenance", "translate", "scaffold", "native"},
     {"nn", "data"},
@@ -21,10 +21,10 @@ LAYERS = [
     {"evaluate", "analyze", "compress", "export"},
     {"experiment"},
     {"api"},
-    {"teaching"},
+    {"teaching", "initial"},
     {"fit", "timing"},
     {"study"},
-    {"compare", "search", "report", "serve", "agent", "slow"},
+    {"compare", "search", "report", "serve", "agent", "slow", "watch"},
     {"console"},  # so high because nothing below the commands speaks
     {"commands"},
     {"cli"},
@@ -33,7 +33,10 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # None of these imports torch, directly or through others, until a function runs.
-LIGHT = ("cli", "config", "console", "catalog", "device", "run", "report", "commands", "units")
+LIGHT = (
+    *("cli", "config", "console", "catalog", "device"),
+    *("run", "report", "watch", "commands", "units"),
+)
 
 MOST_FUNCTION_LINES = 60
 MOST_FILE_LINES = 400

@@ -10,7 +10,7 @@ from typing import Any
 
 from espalier.durable import digest, read_json
 from espalier.errors import UserError
-from espalier.run import MANIFEST, MODEL, STATE, Run
+from espalier.run import STATE, Run, weights_digest
 
 MOST = 600  # numbers of one run
 SHORT = 12  # characters of a hash that identify it
@@ -107,11 +107,8 @@ def _last_loss(run: Run) -> dict[str, float]:
 def _weights(run: Run) -> str | None:
     """SHA-256 of the newest weights, as their manifest has it."""
     for step in run.steps()[-1:]:
-        try:
-            files = read_json(run.checkpoint(step) / MANIFEST)["files"]
-            return str(files[MODEL]["sha256"])[:SHORT]
-        except (UserError, KeyError, TypeError):
-            return None
+        found = weights_digest(run.checkpoint(step))
+        return None if found is None else found[:SHORT]
     return None
 
 

@@ -74,7 +74,7 @@ OFFERS: Mapping[str, Offer] = {
             "pattern": rules.text,
         }
     ),
-    "report": Offer({"run": rules.run}, seconds=QUICK),
+    "report": Offer({"source": rules.run}, seconds=QUICK),
     "doctor": Offer(seconds=QUICK),
 }
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier import console
+from espalier.evaluate.tables import table
 from espalier.starting import uncollected
 
 if TYPE_CHECKING:
     from espalier.cost.count import Parameters
+    from espalier.experiment import Experiment
     from espalier.nn.gpt import GPT
 
 
-def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, Any]:
+def check(
+    recipe: str, /, *overrides: str, resolved: bool = False, memory: bool = False
+) -> dict[str, Any]:
     """Sizes, FLOPs and memory of a recipe or run, counted without allocating anything.
 
     Example: espalier check gpt2 model.n_layer=6
+    Example: espalier check deepseek-ocr-stage2 --memory
 
     Parameters
     ----------
@@ -27,13 +34,13 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
         path=value, such as model.block.norm=rms.
     resolved
         Print every path of the configuration instead.
+    memory
+        Print what training needs at several batches and windows instead, beside what others
+        published of the same model.
     """
     with uncollected():
         from espalier import experiment
-        from espalier.cost import count
-        from espalier.train import setup, stages
-    from espalier.config import digest, encode
-    from espalier.nn.gpt import sketch
+    from espalier.config import encode
     from espalier.tree import dump
 
     run_config = Path(recipe) / "config.yaml"
@@ -42,50 +49,105 @@ def check(recipe: str, /, *overrides: str, resolved: bool = False) -> dict[str, 
     if resolved:
         console.out(dump(encode(plan)).rstrip())
         return encode(plan)
-    step = plan.data.batch_size * plan.train.gradient_accumulation_steps * plan.model.block_size
-    updates = setup.horizon(plan.train, step)
-    setup.rate(plan.train, updates)  # refuses what training would refuse
+    if memory:
+        needs = [need(plan, *size) for size in sizes(recipe, plan)]
+        for line in _needs(recipe, needs):
+            console.out(line)
+        return {"recipe": recipe, "memory_bytes": needs}
+    found = {"recipe": recipe, **facts(plan)}
+    for line in _lines(found):
+        console.out(line)
+    return found
+
+
+def facts(plan: Experiment) -> dict[str, Any]:
+    """What is counted of a plan; ConfigError or UserError for what training would refuse."""
+    from espalier.config import digest
+    from espalier.cost import count
+    from espalier.nn.gpt import sketch
+    from espalier.train import tuning
+
+    training = _training(plan)  # refuses before anything is counted
     model = sketch(plan.model)
+    tuning.freeze(model, plan.train.freeze)
     sizes = count.parameters(model)
     work = count.flops(model, plan.model.block_size)
-    need = count.memory(model, plan.data.batch_size, plan.model.block_size)
-    micro = plan.data.batch_size * plan.model.block_size
-    tokens = stages.micro_batches(plan.train, updates) * micro
-    found: dict[str, Any] = {
-        "recipe": recipe,
+    need = count.memory(model, plan.data.batch_size, plan.model.block_size, plan.pixels)
+    return {
         "hash": digest(plan),
         "parameters": {
             "total": sizes.total,
             "unused": sizes.unused,
+            "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "by_role": sizes.by_role,
             "by_part": sizes.by_part,
             "in_matrix_products": sizes.products,
         },
         "layout": described(model),
         "against": None if plan.evaluate.against is None else beside(sizes, plan.evaluate.against),
-        "flops_per_token": {
-            "forward": work.forward,
-            "train": work.train,
-            "window": work.window,
-            "note": "causal attention counted as the full square",
-        },
+        "flops_per_token": asdict(work) | {"note": "causal attention counted as the full square"},
         "memory_bytes": {
-            "weights": need.weights,
-            "gradients": need.gradients,
-            "optimizer": need.optimizer,
-            "activations": need.activations,
+            **asdict(need),
             "total": need.total,
             "note": f"fp32, batch of {plan.data.batch_size}",
         },
-        "training": {
-            "tokens_per_step": step,
-            "tokens": tokens,
-            "flops": tokens * work.train,
-        },
+        "training": {**training, "flops": training["tokens"] * work.train},
     }
-    for line in _lines(found):
-        console.out(line)
-    return found
+
+
+def sizes(recipe: str, plan: Experiment) -> list[tuple[int, int, str]]:
+    """Batches and windows to look at; the last says what somebody published of them."""
+    from espalier.cost import published
+
+    told = [(one.batch, one.window, one.said) for one in published.rows(recipe)]
+    batch, window = plan.data.batch_size, plan.model.block_size
+    own = [(rows, window, "") for rows in sorted({1, max(1, batch // 2), batch, 2 * batch})]
+    return told or own
+
+
+def need(plan: Experiment, rows: int, window: int, said: str = "") -> dict[str, Any]:
+    """Memory of a micro-batch of so many windows, one image each where the model reads any."""
+    from espalier.config import refine
+    from espalier.cost import count
+    from espalier.nn.gpt import sketch
+    from espalier.train import tuning
+
+    model = sketch(refine(plan, {"model": {"block_size": window}}).model)
+    tuning.freeze(model, plan.train.freeze)
+    found = count.memory(model, rows, window, plan.pixels)
+    return {"batch": rows, "window": window, **asdict(found), "total": found.total, "said": said}
+
+
+def _needs(recipe: str, needs: list[dict[str, Any]]) -> Iterator[str]:
+    first = needs[0]
+    fixed = sum(first[key] for key in ("weights", "gradients", "optimizer"))
+    yield f"{recipe}: {fixed / 2**30:.2f} GiB for weights, gradients and two moments, and"
+    titles = ["batch", "window", "in fp32", "all", "published"]
+    rows = [
+        [
+            str(one["batch"]),
+            f"{one['window']:,}",
+            f"{one['activations'] / 2**30:.2f} GiB",
+            f"{one['total'] / 2**30:.2f} GiB",
+            one["said"],
+        ]
+        for one in needs
+    ]
+    yield from table([titles, *rows])
+    yield "in fp32: what a pass keeps for the backward, logits of all positions included; bf16"
+    yield "keeps about half, answers alone need few logits, train.checkpoint keeps little."
+
+
+def _training(plan: Experiment) -> dict[str, int]:
+    """How many tokens a step takes, and all of training."""
+    from espalier.train import setup, stages
+
+    micro = plan.data.batch_size * plan.model.block_size
+    step = micro * plan.train.gradient_accumulation_steps
+    updates = setup.horizon(plan.train, step)
+    setup.rate(plan.train, updates)  # refuses a rate that training would refuse
+    tokens = stages.micro_batches(plan.train, updates) * micro
+    return {"tokens_per_step": step, "tokens": tokens}
 
 
 def described(model: GPT) -> list[dict[str, Any]]:
@@ -139,8 +201,9 @@ def _counts(numbers: dict[str, int]) -> str:
 
 
 def _unused(sizes: dict[str, Any]) -> list[str]:
-    total, idle = sizes["total"], sizes["unused"]
-    return [f"unused       {idle:,} are read by no pass: {total - idle:,} live"] if idle else []
+    total, idle, trained = sizes["total"], sizes["unused"], sizes["trainable"]
+    lines = [f"unused       {idle:,} are read by no pass: {total - idle:,} live"] * (idle > 0)
+    return lines + [f"trainable    {trained:,}"] * (trained < total)
 
 
 def _beside(other: dict[str, Any] | None) -> list[str]:
@@ -160,7 +223,7 @@ def _layout(parts: list[dict[str, Any]]) -> list[str]:
         for key, value in facts.items():
             if isinstance(value, int):
                 sums[key] += value
-                said.append(f"{value} {key}")
+                said.append(f"{value:,} {key}")
             elif key != "part":
                 said.append(f"{key}: {value if isinstance(value, str) else ', '.join(value)}")
         lines.append(f"  {facts['part'].removeprefix('trunk.'):<18} {'; '.join(said)}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from espalier.api import Loaded
     from espalier.engine.text import Session
     from espalier.evaluate.cells import Cell
+    from espalier.evaluate.sheet import Sheet
     from espalier.evaluate.sheet import Tasks as Asked
     from espalier.run import Run
 
@@ -45,6 +46,8 @@ class What:
     """Suites with commas, all, or .yaml files of your own."""
     speed: Annotated[bool, ONCE] = False
     """Reading and writing, in tokens per second."""
+    ocr: Annotated[bool, ONCE] = False
+    """What it reads in the images of --corpus, or of its own corpus; a page with all of them."""
 
 
 @Parameter(name="*")
@@ -59,7 +62,7 @@ class How:
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     """Of matrix products."""
     batch_size: int = 16
-    """Rows of tasks and suites in one pass; changes no result."""
+    """Rows of tasks and suites in one pass; changes results by rounding at most."""
     seed: int = 1337
     """Of the bootstrap, and of a task's examples."""
 
@@ -76,7 +79,11 @@ class Tasks:
     task_path: Path | None = None
     """A folder of task files of your own, which need no network."""
     max_new_tokens: int | None = None
-    """Of an answer, where a task asks for more than the model's block holds."""
+    """Of an answer: of --ocr, or where a task asks for more than the model's block holds."""
+    no_repeat: int | None = None
+    """Of --ocr: no so many tokens in a row twice among 90."""
+    split: Literal["val", "train"] = "val"
+    """Of --ocr: train shows what was learnt by heart, not whether it reads."""
 
 
 @Parameter(name="*")
@@ -148,6 +155,7 @@ class _Board:
             "--documents": how.documents,
             "--limit": tasks.limit,
             "--max-new-tokens": tasks.max_new_tokens,
+            "--no-repeat": tasks.no_repeat,
         }
         sheet.checked(how.stride, how.batch_size, numbers)
         self.sheet = sheet.Sheet(how.stride, how.dtype, how.batch_size, how.seed, _watch)
@@ -155,10 +163,12 @@ class _Board:
         self.suites = {} if what.behaviour is None else suites.read(what.behaviour)
         self.sizes = (clock.prompt_tokens, clock.new_tokens, clock.rows) if what.speed else None
         self._text = cache(lambda place: documents.read(place, how.documents, console.say))
-        self.corpora = what.corpus
-        for place in what.corpus:  # a misspelt one costs nothing
+        self.corpora = () if what.ocr else what.corpus
+        for place in self.corpora:  # a misspelt one costs nothing
             self._text(place)
-        self.own = not (what.corpus or what.tasks or what.behaviour or what.speed)
+        self.pages = _Pages(what.corpus, how.documents, tasks) if what.ocr else None
+        others = what.tasks or what.behaviour or what.speed or what.ocr
+        self.own = not (what.corpus or others)
         self.cells: dict[str, dict[str, Cell]] = {}
         self.found: dict[str, dict[str, Any]] = {}
 
@@ -175,18 +185,14 @@ class _Board:
             record["tasks"] = self.sheet.tasks(session, self.asked)
         if self.suites:
             record["behaviour"] = self.sheet.behaviour(session, self.suites)
+        if self.pages is not None:
+            record["ocr"] = self.pages(self.sheet, name, loaded)
         self.found[name] = record
         if loaded.run is not None:
             keep(loaded.run, record)
 
     def _places(self, name: str, loaded: Loaded) -> tuple[str, ...]:
-        if not self.own:
-            return self.corpora
-        place = loaded.config.data.corpus
-        if place is None or not Path(place).is_dir():
-            why = "names no corpus of its own" if place is None else f"has {place}: not here"
-            raise UserError(f"{name} {why}. Say --corpus, --tasks, --behaviour or --speed")
-        return (place,)
+        return (own_corpus(name, loaded),) if self.own else self.corpora
 
     def _read(self, name: str, session: Session, places: tuple[str, ...]) -> dict[str, Any]:
         """A record for each text; where the model cannot read one, why."""
@@ -211,9 +217,55 @@ class _Board:
     def refuse_if_nothing_came(self) -> None:
         """UserError where texts were all that was asked for, and no model could read one."""
         told = [one for record in self.found.values() for one in record["corpora"].values()]
-        others = self.asked is not None or self.suites or self.sizes is not None
+        others = self.asked is not None or self.suites or self.sizes is not None or self.pages
         if not others and told and all("refused" in one for one in told):
             raise UserError(told[0]["refused"])
+
+
+def own_corpus(name: str, loaded: Loaded) -> str:
+    """The corpus that a run was trained on; UserError where it is not here."""
+    place = loaded.config.data.corpus
+    if place is None or not Path(place).is_dir():
+        why = "names no corpus of its own" if place is None else f"has {place}: not here"
+        raise UserError(f"{name} {why}. Say --corpus, --tasks, --behaviour or --speed")
+    return place
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """Corpora with images, read by every model; a run keeps an HTML page of each."""
+
+    corpora: tuple[str, ...]
+    most: int | None
+    tasks: Tasks
+
+    def __call__(self, sheet: Sheet, name: str, loaded: Loaded) -> dict[str, Any]:
+        from espalier.commands import chat
+        from espalier.data.corpus import Corpus
+        from espalier.evaluate.sheet import Pages
+
+        session = chat.opened(loaded, chat.template_of(loaded, None))
+        images = loaded.config.data.images
+        put = self.tasks
+        asked = Pages(images, put.split, self.most, put.max_new_tokens, put.no_repeat)
+        found = {}
+        for place in self.corpora or (own_corpus(name, loaded),):
+            record = sheet.ocr(session, Corpus.open(place), asked)
+            if loaded.run is not None:
+                record["html"] = str(_drawn(loaded.run, place, record))
+            found[place] = record
+        return found
+
+
+def _drawn(run: Run, place: str, record: dict[str, Any]) -> Path:
+    """The pages with their images beside the truth and what was read."""
+    from espalier.durable import write_whole
+    from espalier.report import transcripts
+
+    file = run.path / "results" / f"ocr-{Path(place).name}.html"
+    write_whole(file, transcripts.page(f"{run.path.resolve().name} reads {place}", record))
+    console.out(f"wrote {file}")
+    return file
 
 
 def _tasks(names: str, tasks: Tasks) -> Asked:
@@ -239,7 +291,7 @@ def keep(run: Run, record: dict[str, Any]) -> None:
     former = read_json(file) if file.exists() else {}
     stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_of(record)}
     whole = {**former, "run": run.path.resolve().name}
-    for kind in ("corpora", "tasks", "behaviour"):
+    for kind in ("corpora", "tasks", "behaviour", "ocr"):
         news = {name: {**one, **stamp} for name, one in record.get(kind, {}).items()}
         whole[kind] = {**former.get(kind, {}), **news}
     if "speed" in record:
@@ -258,6 +310,7 @@ def lines(found: dict[str, dict[str, Any]]) -> Iterator[str]:
         ("corpora", tables.corpus),
         ("tasks", tables.task),
         ("behaviour", tables.behaviour),
+        ("ocr", tables.ocr),
     ):
         names = dict.fromkeys(name for one in found.values() for name in one.get(kind, {}))
         for name in names:

@@ -29,6 +29,7 @@ def import_(
     corpus: Path | None = None,
     tokenizer: str | None = None,
     recipe: str | None = None,
+    n_head: int | None = None,
     all_: Annotated[bool, Parameter(name="--all", negative=())] = False,
 ) -> dict[str, Any]:
     """Make a run of a model from elsewhere: GPT-2, Pythia, Llama, nanoGPT, nanochat and kin.
@@ -39,6 +40,7 @@ def import_(
     Example: espalier import gpt2
     Example: espalier import EleutherAI/pythia-160m@step1000 --out runs/pythia-early
     Example: espalier import out/ckpt.pt --corpus data/shakespeare_char --out runs/imported
+    Example: espalier import nanochat-students/base-d20 --n-head 10
 
     Parameters
     ----------
@@ -53,6 +55,8 @@ def import_(
         meta.pkl, a tokenizer.json or a name such as gpt2; left out, the corpus' or one beside it.
     recipe
         Whose model a lone .safetensors file holds.
+    n_head
+        Heads of a model whose files do not say: nanochat's, nano-deepseek-ocr's step_N.pt.
     all_
         Every model of a family, gpt2 (when left out) or pythia, one after another into --out.
     """
@@ -65,7 +69,7 @@ def import_(
     from espalier.data.corpus import Corpus
     from espalier.pretrained import tokenizers
 
-    foreign, where = read(source, recipe)
+    foreign, where = read(source, recipe, n_head)
     text = Corpus.open(corpus) if corpus else None
     vocab_size = foreign.config.vocab_size
     assert vocab_size is not None
@@ -85,7 +89,9 @@ def import_(
     return {**found, "parity": compared_to, "weights": where["weights"]}
 
 
-def read(source: str, recipe: str | None) -> tuple[Foreign, dict[str, Any]]:
+def read(
+    source: str, recipe: str | None, n_head: int | None = None
+) -> tuple[Foreign, dict[str, Any]]:
     """The model, and where it comes from; a hub id that is not cached is fetched."""
     from espalier import experiment, pretrained
     from espalier.pretrained import hub, plain
@@ -97,11 +103,11 @@ def read(source: str, recipe: str | None) -> tuple[Foreign, dict[str, Any]]:
         found = plain.read(place, experiment.load(recipe).model)
         return found, {"kind": found.kind, "from": source, "recipe": recipe}
     if place.exists() or which is None:
-        found = pretrained.read(place)
+        found = pretrained.read(place, n_head)
         return found, {"kind": found.kind, "from": str(found.path)}
     hub_known(which)
     snapshot = hub.fetch(which)
-    found = pretrained.read(snapshot)
+    found = pretrained.read(snapshot, n_head)
     return found, {
         "kind": found.kind,
         "from": which.name,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,14 +13,34 @@ from espalier import console
 from espalier.errors import UserError
 
 if TYPE_CHECKING:
+    from espalier.data.corpus import Corpus
     from espalier.data.request import Request
 
 COMMONEST = 10  # tokens that --stats names
 CORPUS = ("meta.json", "train.bin")  # one of them is in every corpus, nanoGPT's too
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Images:
+    """Samples with images."""
+
+    samples: int | None = None
+    """At most so many; of synthetic-ocr, how many images are drawn."""
+    image_mode: str | None = None
+    """How they are read where a run does not say: tiny, small, base, large, gundam, or the side of
+    a square in pixels. Left out, base; for synthetic-ocr, its own size."""
+    data_dir: Annotated[Path | None, Parameter(name=("--data-dir", "--data_dir"))] = None
+    """A folder with train.json, as nano-deepseek-ocr has it, in place of a source."""
+
+    def source(self, given: str) -> str:
+        if self.data_dir is not None and given:
+            raise UserError(f"--data-dir {self.data_dir} is the source itself; leave {given} out")
+        return given if self.data_dir is None else str(self.data_dir)
+
+
 def prepare(
-    source: str,
+    source: str = "",
     /,
     *more: str,
     tokenizer: str | None = None,
@@ -39,6 +60,8 @@ def prepare(
     processes: int | None = None,
     stats: bool = False,
     chat: str | None = None,
+    shard: str | None = None,
+    images: Images = Images(),
 ) -> dict[str, Any]:
     """Tokenise a text, or many, into a corpus: shards of token ids and meta.json.
 
@@ -51,6 +74,8 @@ def prepare(
         espalier prepare timeseries prices.csv bins=128
         espalier prepare new mine
         espalier prepare ./mine.py count=5000
+        espalier prepare synthetic-ocr --samples 12 kinds=lines side=128 --out data/lines
+        espalier prepare --data-dir my_receipts
 
     Parameters
     ----------
@@ -58,7 +83,9 @@ def prepare(
         A text file, a folder, a glob in quotes, .jsonl, .jsonl.gz or .parquet; hf:ID or
         hf:ID:CONFIG; or python-stdlib, shakespeare, openwebtext, pile, fineweb; or a plug-in:
         arithmetic, timeseries, phonemes, music, midi, chess, or a .py of your own; or `new`; or a
-        prepared corpus, to put it together with others of the same tokenizer.
+        prepared corpus, to put it together with others of the same tokenizer; or samples with
+        images: synthetic-ocr, finevision:SUBSET, smoltalk, olmocr, fox, omnidocbench, or a folder
+        with train.json, a .json or (with --chat) a .jsonl that names images.
     more
         More sources for the same corpus; after a plug-in its files and settings (key=value); after
         `new` the name of the plug-in to begin.
@@ -76,7 +103,7 @@ def prepare(
     special
         A file of texts that become one token each: a line each, or JSON, with ids or without.
     local
-        A copy of shakespeare's text on this machine.
+        A copy of shakespeare's text, or of a table or folder of samples with images.
     fallback
         hf:ID to take when the source does not answer; may be given several times.
     val_fraction
@@ -100,14 +127,17 @@ def prepare(
         that is there already: espalier prepare data/shakespeare --stats
     chat
         The lines of a .jsonl are conversations, {"messages": [{"role": …, "content": …}, …]}, to be
-        written with this template: chatml, plain, or a .yaml; only answers are learnt.
+        written with this template: chatml, plain, nanochat, or a .yaml; only answers are learnt.
+    shard
+        Tokenise part i of N alone, such as 3/8. Parts lie beside --out; whichever process finds
+        them all there joins them to the corpus that one process would have made.
     """
+    source = images.source(source)
     if source == "new":
         return _begin(more)
     if stats and not more and any((Path(source) / name).is_file() for name in CORPUS):
         return _count(Path(source))
-    from espalier.data.prepare import prepare as make
-    from espalier.data.request import Listener, Request
+    from espalier.data.request import Request
 
     request = Request(
         source=source,
@@ -128,14 +158,86 @@ def prepare(
         more=more,
         special=special,
     )
+    if shard is not None:
+        if chat is not None or images != Images():
+            raise UserError("--shard is for plain text, not for conversations or images")
+        return _part(request, shard)
+    found = _made(request, images, chat)
+    return found | (_count(Path(found["corpus"])) if stats else {})
+
+
+def _made(request: "Request", images: Images, chat: str | None) -> dict[str, Any]:
+    """Samples with images, conversations or text."""
+    from espalier.data.prepare import prepare as make
+    from espalier.data.request import Listener
+
+    if images.data_dir is not None or _is_pictured(request.source, chat):
+        return _pictured(request, images, chat)
+    if images != Images():
+        raise UserError("--samples and --image-mode are for samples with images")
     if chat is not None:
         return _chat(request, chat)
     with ExitStack() as stack:
-        corpus = make(request, Listener(console.say, _meter(stack)))
+        return _told(make(request, Listener(console.say, _meter(stack))))
+
+
+def _told(corpus: "Corpus") -> dict[str, Any]:
     found = {"corpus": str(corpus.path), "digest": corpus.digest} | _facts(corpus.meta)
     for line in _summary(found):
         console.out(line)
-    return found | (_count(corpus.path) if stats else {})
+    return found
+
+
+def _part(request: "Request", shard: str) -> dict[str, Any]:
+    from espalier.data import parts
+    from espalier.data.request import Listener
+
+    part = parts.parse(shard)
+    with ExitStack() as stack:
+        found = parts.prepare_part(request, part, Listener(console.say, _meter(stack)))
+    if not isinstance(found, list):
+        return _told(found)
+    place, missing = part.place(request.out), ", ".join(f"{i}/{part.count}" for i in found)
+    console.out(f"part: {place}" + (f"; still to come: {missing}" if missing else ""))
+    return {"part": str(place), "missing": found}
+
+
+def _is_pictured(source: str, chat: str | None) -> bool:
+    """Whether a source's samples have images; lines of JSON are looked at where they are chats."""
+    from espalier.data.sources.page.local import is_local
+    from espalier.data.sources.pictured import is_pictured
+
+    text = source.endswith(".jsonl") and chat is None
+    return is_pictured(source) or (not text and is_local(source))
+
+
+def _pictured(request: "Request", images: Images, chat: str | None) -> dict[str, Any]:
+    from espalier.data import illustrated
+    from espalier.data.request import Listener
+    from espalier.data.sources.pictured import configured, is_pictured
+
+    name, place = request.source, request.local
+    if not is_pictured(name):
+        name, place = "local", Path(name)
+    val_fraction = request.val_fraction or illustrated.VAL_FRACTION
+    pages = configured(name, request.more, place, images.samples, val_fraction)
+    named = replace(request, tokenizer=request.tokenizer or pages.config.tokenizer)
+    with ExitStack() as stack:
+        listener = Listener(console.say, _meter(stack))
+        mode = images.image_mode or pages.config.mode()
+        corpus = illustrated.prepare(named, pages, listener, chat, mode)
+    keys = ("vocab_size", "dtype", "tokens", "learnt", "documents", "left_out", "source", "split")
+    found: dict[str, Any] = {"corpus": str(corpus.path), "digest": corpus.digest}
+    found |= {"images": corpus.meta["images"]} | {key: corpus.meta[key] for key in keys}
+    for split, share in found["learnt"].items():
+        tokens, said = found["tokens"][split], found["documents"][split]
+        console.out(f"{split}: {said:,} samples, {tokens:,} tokens of text, {share:,} learnt")
+    shown = found["images"]
+    console.out(f"{shown['count']:,} images, read as {shown['mode']} where a run does not say")
+    if found["left_out"]:
+        console.out(f"left out: {found['left_out']:,}, listed in {corpus.path / 'left-out.jsonl'}")
+    console.out(f"corpus: {corpus.path}")
+    return found
 
 
 def _chat(request: "Request", template: str) -> dict[str, Any]:

@@ -268,7 +268,7 @@ class _Pruning:
         from espalier.compress import calibration, writing
         from espalier.compress.curve import Bench
         from espalier.data.loader import windows
-        from espalier.evaluate.interval import mean_interval, window_losses
+        from espalier.evaluate.interval import window_losses
         from espalier.evaluate.loss import spread
 
         block, corpus = self.experiment.model.block_size, self.corpus
@@ -290,16 +290,15 @@ class _Pruning:
             },
         }
         losses = lambda model: window_losses(model, corpus.val, starts, block)  # noqa: E731
-        return Bench(corpus.train, text, losses, mean_interval, write, about)
+        return Bench(corpus.train, text, losses, write, about)
 
     def _settings(self, bench: Bench) -> dict[str, Any]:
         """Of the curve: the plan, the texts and the very weights."""
-        from espalier.durable import read_json
-        from espalier.run import MANIFEST, MODEL
+        from espalier.run import weights_digest
 
         folder = self.run.latest()
         assert folder is not None
-        weights = read_json(folder / MANIFEST)["files"][MODEL]["sha256"]
+        weights = weights_digest(folder)
         return {**self.plan.settings(), "texts": dict(bench.about), "weights": weights}
 
     def _about(self) -> dict[str, Any]:

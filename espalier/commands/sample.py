@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from espalier.report.sampled import Reread
 
 RULE = "---------------"  # nanoGPT's, between samples
-TOP_K = 200  # nanoGPT's
+TOP_K, TEMPERATURE = 200, 0.8  # nanoGPT's
 TOGETHER = 16  # samples made at once
-MEASURED = 8192  # validation tokens that int8 weights are measured on
 ONCE = Parameter(negative=())
 OPTIONAL = Parameter(negative=(), consume_multiple=(0, 1))
 
@@ -42,8 +41,8 @@ class How:
     """Tokens to add."""
     num_samples: int = 1
     """Texts to make from the prompt."""
-    temperature: float = 0.8
-    """0 takes the likeliest token each time, 1 samples as trained, more is wilder."""
+    temperature: float | None = None
+    """0 takes the likeliest token each time, 1 samples as trained; 0.8, before images 0."""
     top_k: Annotated[tuple[int, ...], Parameter(negative=(), consume_multiple=False)] = ()
     """Keep the k likeliest tokens; 0 keeps all, 200 when left out. Several: once for each."""
     top_p: float | None = None
@@ -72,6 +71,10 @@ class How:
     """A smaller model with the same tokenizer that proposes tokens; the distribution stays."""
     record: Annotated[bool, ONCE] = False
     """On a CUDA device: record a step once as a graph and replay it."""
+    no_repeat_ngram: tuple[int, int] | None = None
+    """N WINDOW: no N tokens stand twice within so many (pages: 20 90)."""
+    stop_loops: Annotated[bool, ONCE] = False
+    """End a text that goes round in a loop."""
 
 
 @Parameter(name="*")
@@ -91,6 +94,19 @@ class Look:
     @property
     def wanted(self) -> bool:
         return self.colorize is not None or self.heatmaps is not None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class See:
+    """Images to read, for a model with model.front."""
+
+    image: Annotated[tuple[Path, ...], Parameter(negative=(), consume_multiple=False)] = ()
+    """A file that stands before the prompt; several, in order. The model answers."""
+    image_mode: str | None = None
+    """tiny, small, base, large, gundam or a side in pixels; as in training when left out."""
+    check_cache: Annotated[bool, ONCE] = False
+    """Hold each greedy token through the cache against a full pass, and write no text."""
 
 
 @Parameter(name="*")
@@ -132,11 +148,13 @@ def sample(
     how: How = How(),
     look: Look = Look(),
     steer: Steer = Steer(),
+    see: See = See(),
     where: Where = Where(),
 ) -> dict[str, Any]:
     """Write text with a trained model.
 
     Example: espalier sample runs/shakespeare --prompt "ROMEO:" --max-new-tokens 200
+    Example: espalier sample runs/reader --image page.png --prompt "Free OCR."
 
     Parameters
     ----------
@@ -145,11 +163,14 @@ def sample(
     """
     with uncollected():
         from espalier import api
+        from espalier.commands import _seeing, _weighing
     prompt = read_prompt(how.prompt)
     every = [to_options(how, k) for k in how.top_k or (None,)]
     loaded = api.load(run, step=where.step, tokenizer=where.tokenizer, device=where.device)
+    if see.image or see.check_cache:
+        return _seeing.sample(loaded, see, prompt, every[0], free=how.temperature is not None)
     session = open_session(loaded, how, every[0], where.device)
-    if (saved := steered(session, prompt, steer)) is not None:
+    if (saved := _weighing.steered(session, prompt, steer)) is not None:
         return saved
     for k in how.top_k:
         if k > session.tokenizer.vocab_size:
@@ -181,24 +202,6 @@ def sample(
         again = Reread(session, prompt, _named(samples, len(every) > 1), widest)
         found |= examine(again, look, _folder(loaded, look))
     return found
-
-
-def steered(session: Session, prompt: str, steer: Steer) -> dict[str, Any] | None:
-    """Push the model from here on; what was saved, where that was asked for."""
-    from espalier.engine import steer as engine
-
-    model, layer = session.model, steer.vector_layer
-    if steer.source is not None:
-        engine.choose(model, steer.source)
-    if steer.vector is not None:
-        engine.push(model, engine.between(steer.vector.split(","), layer), steer.vector_scale)
-    if steer.save_vector is None:
-        return None
-    ids = session.encode(prompt)[-session.block_size :]
-    vector = engine.listen(model, ids, layer)
-    vector.write(steer.save_vector)
-    console.say(f"wrote layer {vector.layer}'s mean over {len(ids)} tokens to {steer.save_vector}")
-    return {"vector": str(steer.save_vector), "layer": vector.layer, "tokens": len(ids)}
 
 
 def examine(again: Reread, look: Look, folder: Path) -> dict[str, Any]:
@@ -244,41 +247,23 @@ def _folder(loaded: Loaded, look: Look) -> Path:
 def open_session(loaded: Loaded, how: How, options: Options, device: str | None) -> Session:
     """The model with its weights packed as asked, and its draft if one is named."""
     from espalier import api
+    from espalier.commands import _weighing
     from espalier.engine.weights import fitting
 
     weights = fitting(loaded.model, options.sampling) if how.weights == "auto" else how.weights
     fast = loaded.packed(weights)
     if how.weights == "int8":
-        console.say(cost_of(loaded, fast))
+        console.say(_weighing.cost_of(loaded, fast))
     if how.draft is None:
         return fast.session
     draft = api.load(how.draft, device=device)
     return fast.speculating(draft.packed(fitting(draft.model, options.sampling)))
 
 
-def cost_of(loaded: Loaded, packed: Loaded) -> str:
-    """What the packed weights do to the perplexity, over a few validation windows of the run."""
-    from espalier.data.corpus import Corpus
-    from espalier.data.loader import windows
-    from espalier.evaluate.loss import score, spread
-
-    size, place = loaded.config.model.block_size, loaded.config.data.corpus
-    try:
-        tokens = Corpus.open(place or "").val
-        starts = spread(windows(tokens, size), max(1, MEASURED // size))
-    except UserError:
-        return "int8 weights: the run's corpus is not here, so their perplexity is not measured"
-    before, after = (score(one.model, tokens, starts, size).loss for one in (loaded, packed))
-    change = 100 * math.expm1(after - before)
-    return (
-        f"int8 weights: perplexity {math.exp(before):.3f} -> {math.exp(after):.3f} "
-        f"({change:+.2f} %) on {len(starts)} windows of {size} tokens of the validation split"
-    )
-
-
 def to_options(how: How, top_k: int | None = None) -> Options:
     """The engine's options; UserError for a value without a meaning."""
     from espalier.engine.generate import Options
+    from espalier.engine.loops import NoRepeat
     from espalier.engine.repel import Cosine
     from espalier.engine.sampling import Sampling
     from espalier.engine.window import Rule
@@ -288,7 +273,7 @@ def to_options(how: How, top_k: int | None = None) -> Options:
         raise UserError("--softmax-threshold and --min-p are one rule: give one of the two")
     usual = TOP_K if threshold is None else None
     sampling = Sampling(
-        temperature=how.temperature,
+        temperature=TEMPERATURE if how.temperature is None else how.temperature,
         top_k=usual if top_k is None else top_k or None,
         top_p=how.top_p,
         min_p=how.min_p if threshold is None else threshold,
@@ -306,6 +291,8 @@ def to_options(how: How, top_k: int | None = None) -> Options:
         rule=Rule.parse(how.rule),
         cosine=None if how.cosine_penalty is None else Cosine(*how.cosine_penalty),
         record=how.record,
+        no_repeat=None if how.no_repeat_ngram is None else NoRepeat(*how.no_repeat_ngram),
+        stop_loops=how.stop_loops,
     )
 
 

@@ -63,37 +63,57 @@ def train(
     """
     with uncollected():
         from espalier import experiment, fit  # noqa: F401 - here with all that it imports
+    from espalier.train.parallel.ranks import joined
+
+    if recipe is not None and init is not None and "=" in recipe:
+        overrides, recipe = (recipe, *overrides), None
+    with joined(device) as own:
+        if resume is not None:
+            if out is not None or overwrite:
+                raise UserError("--resume goes on in the run's own directory: leave --out out")
+            words = [*([recipe] if recipe else []), *overrides]
+            return _resume(resume, words, own)
+        if recipe is None and init is not None:
+            recipe = FINETUNE
+        if recipe is None:
+            raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
+        plan = _plan(recipe, overrides, init)
+        if timing_steps is not None:
+            return _time(plan, timing_steps, own)
+        return _begin(plan, out or _place(recipe, overrides, plan), overwrite, own)
+
+
+def _plan(recipe: str, overrides: tuple[str, ...], init: str | None) -> Experiment:
+    from espalier import experiment
+
+    if init is None:
+        return experiment.load(recipe, overrides)
+    begun = experiment.begun_from(experiment.load(recipe), init)
+    return experiment.with_room(experiment.apply(begun, overrides))
+
+
+def _place(recipe: str, overrides: tuple[str, ...], plan: Experiment) -> Path:
     from espalier import translate
     from espalier.config import digest
 
-    if resume is not None:
-        if out is not None or overwrite:
-            raise UserError("--resume goes on in the run's own directory: leave --out out")
-        words = [*([recipe] if recipe else []), *overrides]
-        return _resume(resume, words, device)
-    if recipe is not None and init is not None and "=" in recipe:
-        overrides, recipe = (recipe, *overrides), None
-    if recipe is None and init is not None:
-        recipe = FINETUNE
-    if recipe is None:
-        raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
-    if init is None:
-        plan = experiment.load(recipe, overrides)
-    else:
-        begun = experiment.begun_from(experiment.load(recipe), init)
-        plan = experiment.with_room(experiment.apply(begun, overrides))
-    if timing_steps is not None:
-        return _time(plan, timing_steps, device)
-    place = out or translate.out_dir(recipe, overrides)
-    place = place or Path("runs") / f"{Path(recipe).stem}-{digest(plan)}"
+    named = translate.out_dir(recipe, overrides)
+    return named or Path("runs") / f"{Path(recipe).stem}-{digest(plan)}"
+
+
+def _begin(plan: Experiment, place: Path, overwrite: bool, device: str) -> dict[str, Any]:
+    from espalier.train.parallel.ranks import here
+
     _fits(plan, device)
-    former = _aside(place, overwrite)
+    former = _aside(place, overwrite) if here().leads else None
     return _show(plan, place, device=device, former=former)
 
 
 def _time(plan: Experiment, steps: int, device: str) -> dict[str, Any]:
     from espalier import timing
+    from espalier.train.parallel.ranks import here
 
+    if here().count > 1:
+        raise UserError("--timing-steps times one device: leave torchrun out")
     found = timing.measure(plan, steps, device)
     for line in timing.lines(found):
         console.out(line)
@@ -121,8 +141,11 @@ def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
 def _fits(plan: Experiment, device: str) -> None:
     """MachineError where memory cannot hold it; what else is wrong, `fit` says."""
     from espalier import experiment
+    from espalier.train.parallel.ranks import here
     from espalier.train.setup import check_device
 
+    if here().count > 1 and plan.train.parallel == "fsdp":
+        return  # of which a rank holds a part
     plan = experiment.with_vocabulary(plan)
     if plan.model.vocab_size is not None:
         experiment.require_memory(plan, check_device(device))
@@ -182,9 +205,10 @@ def _show(
     """Drive a run and tell of it; the summary."""
     from espalier.fit import fit
     from espalier.train.events import Finished
+    from espalier.train.parallel.ranks import here
 
     asked: list[int] = []
-    teller = _Teller()
+    teller = _Teller() if here().leads else _Silence()
     with _on_signal(asked, lambda: teller.remark("stopping after this step, saving …")):
         events = fit(plan, place, resume=resume, device=device, interrupted=lambda: bool(asked))
         for event in _begun(events, place, former):
@@ -194,24 +218,29 @@ def _show(
                 console.unheard()
     assert isinstance(event, Finished)
     if event.reason == "interrupted":
-        console.say(f"interrupted at step {event.step}. espalier train --resume {place}")
-        raise SystemExit(128 + asked[0])
+        teller.remark(f"interrupted at step {event.step}. espalier train --resume {place}")
+        raise SystemExit(128 + (asked[0] if asked else signal.SIGTERM))
     console.out(f"done: {_outcome(event.summary)}. {place}")
     if event.reason != "eval_only":
-        console.out(f"espalier sample {place} --prompt 'Once'")
+        reads = (place / "results" / "exact.json").is_file()
+        prompt = "--image FILE --prompt 'Free OCR.'" if reads else "--prompt 'Once'"
+        console.out(f"espalier sample {place} {prompt}")
         console.out(f"espalier report {place}")
     return event.summary
 
 
 @contextlib.contextmanager
 def _on_signal(asked: list[int], remark: Any) -> Iterator[None]:
-    """Note the first ^C or SIGTERM; the second acts at once."""
+    """Note the first ^C or SIGTERM; the second acts at once, but for torchrun's: it sends two."""
+    from espalier.train.parallel.ranks import here
 
     def note(number: int, frame: object) -> None:
+        if not asked:
+            remark()
         asked.append(number)
-        for known, former in before.items():
-            signal.signal(known, former)
-        remark()
+        if here().count == 1:
+            for known, former in before.items():
+                signal.signal(known, former)
 
     names = ("SIGINT", "SIGTERM", "SIGBREAK")
     known = [getattr(signal, name) for name in names if hasattr(signal, name)]
@@ -245,7 +274,17 @@ def _silent(shares: Mapping[str, float]) -> str:
     return f", silent {100 * shares['silent']:.1f} %" if "silent" in shares else ""
 
 
-class _Teller:
+class _Silence:
+    """What the ranks say that are not the first."""
+
+    def remark(self, text: str) -> None:
+        pass
+
+    def tell(self, event: Event) -> None:
+        pass
+
+
+class _Teller(_Silence):
     """Puts events into words: nanoGPT's lines, and a headline."""
 
     def __init__(self) -> None:
@@ -284,10 +323,14 @@ class _Teller:
         from_where = f" from step {start.step}" if start.step else ""
         number = "1 thread" if start.threads == 1 else f"{start.threads} threads"
         threads = f", {number}" if start.device == "cpu" else ""
+        threads += f", {start.ranks} ranks" if start.ranks > 1 else ""
+        frozen = start.trainable < start.parameters
         for line in (
             f"run         {start.run}{from_where}",
-            f"model       {start.parameters:,} parameters",
+            f"model       {start.parameters:,} parameters"
+            + f", {start.trainable:,} trainable" * frozen,
             f"corpus      {corpus} tokens",
+            *([f"images      {start.images}"] if start.images else []),
             f"horizon     {left:,} steps of {start.tokens_per_step:,} tokens, {whole} in all",
             f"precision   {start.precision}",
             f"device      {start.device}: {device.name(start.device)}{threads}; {exact}",

@@ -22,6 +22,7 @@ from espalier.config import encode
 from espalier.data.tokens import Tokens
 from espalier.durable import read_json
 from espalier.errors import UserError
+from espalier.intervals import mean_interval
 from espalier.nn.gpt import GPT, GPTConfig
 from espalier.nn.slots import Part
 
@@ -66,8 +67,6 @@ class Bench:
     calibration: Tensor
     losses: Callable[[GPT], Losses]
     """of the same windows of validation text, every time"""
-    summary: Callable[[Losses], Record]
-    """mean and interval"""
     write: Callable[[GPT], list[Record]]
     """samples"""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -113,10 +112,10 @@ def walk(
         record = {
             "level": level,
             **measure.holdings(pruned, original, plan.include),
-            "pruned_loss": bench.summary(raw),
-            "loss": bench.summary(after),
+            "pruned_loss": mean_interval(raw),
+            "loss": mean_interval(after),
             "perplexity": math.exp(min(float(after.mean()), 700)),
-            "change": bench.summary(after - before),
+            "change": mean_interval(after - before),
             "removed": dict(pruned.removed),
             "removed_minus_masked": pruned.difference,
             "size_alone": list(pruned.unseen),

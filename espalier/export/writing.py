@@ -123,8 +123,10 @@ def _place(out: Path, model: Model) -> Iterator[Path]:
     """A directory that takes the place `out` when all went well and is gone otherwise."""
     if out.exists():
         raise UserError(f"{out} exists already; choose another --out")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"cannot write {out}: {out.absolute().parent} is no directory")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"cannot write {out}: {out.parent} is no directory") from None
     size = sum(t.numel() * t.element_size() for t in model.net.state_dict().values())
     require_room(out.absolute().parent, size)
     working = out.with_name(f"{out.name}.tmp-{uuid.uuid4().hex[:8]}")

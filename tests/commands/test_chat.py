@@ -79,9 +79,9 @@ def test_the_oldest_messages_make_room(run):
     loaded = esp.load(run, device="cpu")
     session = chat.opened(loaded, chat.template_of(loaded, None))
     long = [Message("user", "x" * 30), Message("assistant", "y" * 30), Message("user", "z")]
-    assert session._fitting(long, 8) == session.speaker.prompt(long[2:])
+    assert session._fitting(long, 8, ()).ids == session.speaker.prompt(long[2:])
     with pytest.raises(UserError, match="this message has"):
-        session._fitting([Message("user", "x" * 200)], 8)
+        session._fitting([Message("user", "x" * 200)], 8, ())
 
 
 def test_a_conversation_is_led_line_by_line(run, capsys, monkeypatch):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,13 @@ from espalier.data.loader import batch
 from espalier.data.order import Order
 from espalier.fit import fit
 from espalier.run import Run
-from tests.pretrained.layouts import SETTINGS, nanogpt_checkpoint, nanogpt_tensors, write_nanogpt
-
-SYMBOLS = "\n abcdefghijklmnopqrstuvwxyz."
+from tests.pretrained.layouts import (
+    SETTINGS,
+    nanogpt_checkpoint,
+    nanogpt_tensors,
+    write_meta,
+    write_nanogpt,
+)
 
 
 @pytest.fixture
@@ -27,9 +30,7 @@ def corpus(tmp_path: Path) -> Path:
     """A nanoGPT directory of 29 characters."""
     folder = tmp_path / "corpus"
     folder.mkdir()
-    stoi = {symbol: i for i, symbol in enumerate(SYMBOLS)}
-    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
-    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+    write_meta(folder)
     tokens = np.random.default_rng(0).integers(0, 29, 6000).astype(np.uint16)
     tokens[:5000].tofile(folder / "train.bin")
     tokens[5000:].tofile(folder / "val.bin")
@@ -142,9 +143,7 @@ def test_a_place_that_is_taken_is_left_alone(source, corpus, tmp_path, capsys):
 def test_a_corpus_of_another_vocabulary_is_refused(source, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
-    stoi = {chr(97 + i): i for i in range(40)}
-    meta = {"vocab_size": 40, "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
-    (other / "meta.pkl").write_bytes(pickle.dumps(meta))
+    write_meta(other, "".join(chr(97 + i) for i in range(40)))
     for split in ("train", "val"):
         np.arange(40, dtype=np.uint16).tofile(other / f"{split}.bin")
     words = ["import", str(source), "--corpus", str(other), "--out", str(tmp_path / "run")]

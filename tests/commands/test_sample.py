@@ -2,7 +2,6 @@
 
 import io
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,26 +13,13 @@ import espalier as esp
 from espalier import cli
 from espalier.commands.sample import How, groups, to_options
 from espalier.errors import UserError
-from tests.pretrained.layouts import write_nanogpt
-
-SYMBOLS = "\n abcdefghijklmnopqrstuvwxyz."
+from tests.commands.sampling import run
+from tests.pretrained.layouts import SYMBOLS, write_out
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as nanoGPT leaves it: ckpt.pt, and the meta.pkl of its corpus."""
-    folder = tmp_path_factory.mktemp("out")
-    stoi = {symbol: i for i, symbol in enumerate(SYMBOLS)}
-    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
-    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
-    write_nanogpt(folder / "ckpt.pt")
-    return folder
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = cli.main(["sample", *map(str, words), "--device", "cpu"])
-    caught = capsys.readouterr()
-    return code, caught.out, caught.err
+    return write_out(tmp_path_factory.mktemp("out"))
 
 
 def test_text_follows_the_prompt(source, capsys):
@@ -259,10 +245,7 @@ def test_a_draft_proposes_and_the_greedy_text_stays(source, capsys):
 
 
 def test_a_draft_with_another_tokenizer_is_refused(source, capsys, tmp_path):
-    stoi = {symbol: i for i, symbol in enumerate(reversed(SYMBOLS))}
-    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
-    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(meta))
-    write_nanogpt(tmp_path / "ckpt.pt")
+    write_out(tmp_path, SYMBOLS[::-1])
     code, _, err = run(capsys, source, "--draft", tmp_path)
     assert code == 2
     assert "the draft has another tokenizer" in err

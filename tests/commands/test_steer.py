@@ -1,30 +1,16 @@
 """`espalier sample --save-vector` and `--vector`: a layer's mean output, kept and added."""
 
-import pickle
 from pathlib import Path
 
 import pytest
 
-from espalier import cli
-from tests.pretrained.layouts import write_nanogpt
-
-SYMBOLS = "\n abcdefghijklmnopqrstuvwxyz."
+from tests.commands.sampling import run
+from tests.pretrained.layouts import write_out
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("out")
-    stoi = {symbol: i for i, symbol in enumerate(SYMBOLS)}
-    meta = {"vocab_size": len(stoi), "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
-    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
-    write_nanogpt(folder / "ckpt.pt")
-    return folder
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = cli.main(["sample", *map(str, words), "--device", "cpu"])
-    caught = capsys.readouterr()
-    return code, caught.out, caught.err
+    return write_out(tmp_path_factory.mktemp("out"))
 
 
 def save(capsys, source: Path, prompt: str, file: Path) -> str:

@@ -13,7 +13,7 @@ from espalier.config import resolve
 from espalier.data.corpus import Corpus
 from espalier.data.loader import windows
 from espalier.errors import UserError
-from espalier.evaluate.interval import mean_interval, window_losses
+from espalier.evaluate.interval import window_losses
 from espalier.evaluate.loss import score
 from espalier.nn.gpt import GPTConfig, make
 from tests.train import tiny
@@ -113,13 +113,6 @@ def test_losses_of_windows_add_up_to_the_loss(corpus: Corpus) -> None:
     each = window_losses(model, corpus.val, starts, 8)
     assert len(each) == len(starts)
     assert each.mean() == pytest.approx(score(model, corpus.val, starts, 8).loss, abs=1e-6)
-
-
-def test_an_interval_by_hand() -> None:
-    found = mean_interval(np.array([1.0, 2.0, 3.0]))  # standard deviation 1, over sqrt 3
-    assert found["mean"] == 2
-    assert found["high"] - 2 == pytest.approx(1.959964 / 3**0.5)
-    assert mean_interval(np.array([1.0]))["low"] is None
 
 
 def test_levels_are_checked() -> None:

@@ -93,9 +93,9 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gguf(tmp_path: Path, unchecked: None, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gguf")
     run = make_run(tmp_path / "run", LLAMA)
-    words = ["--to", "gguf", "--weights", "q8_0", "--out", str(tmp_path / "out")]
-    assert export(str(run), *words) == 0
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["model-q8_0.gguf"]
+    out = tmp_path / "exports" / "out"
+    assert export(str(run), "--to", "gguf", "--weights", "q8_0", "--out", str(out)) == 0
+    assert [file.name for file in out.iterdir()] == ["model-q8_0.gguf"]
     assert "note: the file has no vocabulary" in capsys.readouterr().out
     run = make_run(tmp_path / "other", {"position": "fire"})
     assert export(str(run), "--to", "gguf", "--out", str(tmp_path / "none")) == 2
@@ -108,7 +108,7 @@ def test_what_cannot_be_is_one_line(
     run = make_run(tmp_path / "run", {})
     for words, line in (
         (["--to", "hf", "--out", str(run)], f"{run} exists already; choose another --out"),
-        (["--to", "hf", "--out", str(tmp_path / "a" / "b")], "is no directory"),
+        (["--to", "hf", "--out", str(run / "config.yaml" / "b")], "is no directory"),
         (["--to", "hf", "--out", str(tmp_path / "x"), "--weights", "f16"], "--weights is of --to"),
     ):
         assert export(str(run), *words) == 2

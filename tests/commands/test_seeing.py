@@ -1,0 +1,70 @@
+"""`espalier sample --image` and `--check-cache`, and what a run with images says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from espalier.cli import main
+from espalier.commands.prepare import Images, prepare
+from tests.train.test_reading import SMALL
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run that learnt two pages by heart as far as six updates go, and a page."""
+    folder = tmp_path_factory.mktemp("seeing")
+    settings = ("kinds=lines", "side=128", "lines=2", "questions=0")
+    prepare("synthetic-ocr", *settings, images=Images(samples=4), out=folder / "pages")
+    words = ["train", "deepseek-ocr-tiny", f"data.corpus={folder / 'pages'}", *SMALL]
+    assert main([*words, "train.max_iters=6", "--device", "cpu", "--out", str(folder / "run")]) == 0
+    return folder / "run", next((folder / "pages" / "images").rglob("*.png"))
+
+
+def ask(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, object]:
+    capsys.readouterr()
+    given = ["sample", *map(str, words), "--device", "cpu", "--max-new-tokens", "12", "--json"]
+    assert main(given) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_an_image_is_answered(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = reader
+    found = ask(capsys, run, "--image", page, "--prompt", "Free OCR.")
+    again = ask(capsys, run, "--image", page, "--image", page, "--prompt", "Free OCR.")
+    assert found["images"] == [str(page)]
+    assert again["images"] == [str(page)] * 2
+    assert isinstance(found["samples"], list)
+    assert found["samples"][0]["tokens"] <= 12
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_the_cache_is_held_against_full_passes(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str], image: bool
+) -> None:
+    run, page = reader
+    words = [run, "--check-cache", "--prompt", "Free OCR.", *(["--image", page] if image else [])]
+    found = ask(capsys, *words)
+    assert found["match"] is True
+    assert found["tokens"] == 12
+
+
+def test_loops_and_n_grams_are_options_of_the_command(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = reader
+    more = ["--no-repeat-ngram", 1, 90, "--stop-loops"]
+    found = ask(capsys, run, "--image", page, "--prompt", "Free OCR.", *more)
+    assert isinstance(found["samples"], list)
+    assert found["samples"][0]["finish"] in {"stop", "length"}
+
+
+def test_too_many_images_for_the_block_are_refused(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = reader
+    files = [word for _ in range(20) for word in ("--image", str(page))]
+    assert main(["sample", str(run), *files, "--prompt", "x", "--device", "cpu"]) == 2
+    assert "the model reads 128" in capsys.readouterr().err
