@@ -34,7 +34,6 @@ from espalier import cli
 from espalier.study.book import COMPLETE, KILLED, STARTED, Book
 from espalier.study.launch.errand import tries
 from espalier.study.launch.local import Local
-from espalier.study.orders import Orders
 from espalier.study.plan import Trial
 from espalier.study.pool import Pool
 from espalier.study.worker import Worker
@@ -42,7 +41,7 @@ from tests.study import hand, synthetic
 from tools import postgres
 
 KEPT = RESULTS / "kills"
-PAUSE = "0.3"  # seconds of a step
+PAUSE = 0.3  # seconds of a step
 HEARTBEAT = 3  # seconds; in use it is 30
 SEARCH = """
 recipe: shakespeare-char-cpu
@@ -114,14 +113,9 @@ def read(book: Book, wanted: list[str], kills: int, seconds: float, number: int)
     )
 
 
-def objective(trial: Trial, book: Book, device: str) -> Orders:
-    begin, again = synthetic.objective(trial, book, device)
-    return Orders((*begin[:-1], PAUSE), (*again[:-1], PAUSE))
-
-
 def on_pool(place: Path, number: int, workers: int) -> Found:
     book, trials = Book(place), synthetic.trials(number)
-    pool = Pool(book, Local(book, [Worker(i) for i in range(workers)], objective))
+    pool = Pool(book, Local(book, [Worker(i) for i in range(workers)], synthetic.steps(PAUSE)))
     return _under(Killer(lambda: [one.process.pid for one in pool.running.values()]), pool, trials)  # type: ignore[attr-defined]
 
 
@@ -130,7 +124,7 @@ def on_ray(place: Path, number: int, workers: int) -> Found:
 
     book, trials = Book(place, "the only sweep"), synthetic.trials(number)
     asked = launch.request(launch.connect(), "cpu", workers, None, {})
-    pool = Pool(book, launch.OnRay(book, asked, objective))
+    pool = Pool(book, launch.OnRay(book, asked, synthetic.steps(PAUSE)))
 
     def alive() -> list[int]:
         last = (tries(book, one.trial)[-1:] for one in pool.running.values())

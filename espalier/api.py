@@ -80,12 +80,13 @@ class Loaded:
         return images.Views(whole.to(device), None if tiles is None else tiles.to(device))
 
     def _mode(self) -> str | int:
-        """As the run's configuration has it, or its corpus, or base."""
+        """As the run's configuration has it, or its first corpus with images, or base."""
         data = self.config.data
         if data.images.mode is not None:
             return data.images.mode
-        meta = Corpus.open(data.corpus).meta if data.corpus else {}
-        found: str | int = meta.get("images", {}).get("mode", "base")
+        places = filter(None, (data.corpus, *(one.corpus for one in data.mixture)))
+        metas = (Corpus.open(place).meta for place in places)
+        found: str | int = next((m["images"]["mode"] for m in metas if "images" in m), "base")
         return found
 
     def packed(self, weights: Weights) -> Loaded:

@@ -1,5 +1,6 @@
 """Files that survive a crash: replaced whole or not at all, brought to the disk, hashed."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -8,7 +9,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,17 @@ def read_json(file: Path) -> Any:
 
 def write_whole(file: Path, content: str | bytes) -> None:
     """Replace a file by another, so that a reader finds the old one or the new."""
+    with replacing(file) as working:
+        working.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A place to write what replaces a file then; it is as it was where that fails."""
     working = file.with_name(f"{file.name}.tmp-{uuid.uuid4().hex[:8]}")
-    data = content.encode("utf-8") if isinstance(content, str) else content
     try:
-        with working.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield working
+        sync(working)
         rename(working, file)
         sync(file.parent)
     except OSError as error:

@@ -84,7 +84,7 @@ class _Training:
         self.block_size = experiment.model.block_size
         micro = experiment.data.batch_size
         self.rows = micro * self.config.gradient_accumulation_steps
-        stages.check(self.config, self.block_size)
+        stages.check(self.config, self.block_size, images=reading.images)
         stages.check_shares(self.config, micro, self.ranks.count)
         self.horizon = setup.horizon(self.config, self.rows * self.block_size)
         self.history: list[tuple[int, float]] = []
@@ -143,8 +143,7 @@ class _Training:
             yield from self._note(text)
         if not self.config.eval_only:
             ahead = (self.horizon - self.progress.step) * self.config.gradient_accumulation_steps
-            micro = min(self.stepper.micro_rows, self.rows // self.ranks.count)
-            shape = micro, self.block_size
+            shape = min(self.stepper.micro_rows, self.rows // self.ranks.count), self.block_size
             text = setup.compile_step(self.stepper, self.config.compile, shape, ahead)
             self.stepper.objective.hearing.clear()
             yield from self._note(text)
@@ -269,7 +268,7 @@ class _Training:
         mean, waited = self.watch.read()
         speed = update.tokens / mean
         self.stepper.objective.hearing.meet(self.ranks)
-        squares = {side: n / mean / self.ranks.count for side, n in self.squares.items()}
+        squares = {side: n / mean for side, n in self.squares.items()}  # this rank's own
         heard = hearing.shares(self.stepper.objective.hearing.take())
         told: dict[str, Any] = {
             "loss": loss,
@@ -280,7 +279,8 @@ class _Training:
             "mfu": self.utilisation.at(speed / self.ranks.count, self.progress.seconds, squares),
             "ms": 1000 * mean,
         }
-        more = self.stepper.noted() | self.utilisation.noted(mean * self.progress.step)
+        spent = mean * self.progress.step * self.ranks.count  # seconds of all devices
+        more = self.stepper.noted() | self.utilisation.noted(spent)
         self._log("train", **told, wait_ms=1000 * waited, **heard, **more)
         return events.Stepped(
             step=self.progress.step, seconds=self.progress.seconds, shares=heard, **told

@@ -6,7 +6,7 @@ from espalier.experiment import open_run, weights_of
 from espalier.nn.gpt import GPT
 from espalier.nn.slots import Front
 from espalier.pretrained import deepseek_ocr
-from espalier.run import Run
+from espalier.run import BASE, Run
 from espalier.train import checkpoint, lora, tuning
 from espalier.train.parallel.ranks import here
 from espalier.train.settings import TrainConfig
@@ -28,11 +28,11 @@ def base(model: GPT, config: TrainConfig, run: Run, *, resume: bool) -> dict[str
     """The weights beside adapters, kept in the run and known by their hash; nothing without."""
     if not lora.adapters(model):
         return {}
-    if resume and (run.path / lora.BASE).is_file():
-        return {"base": lora.load_base(model, run.path)}
-    if resume and config.init is not None:
-        fill_from(model, config.init)
     ranks = here()
+    if ranks.tell(BASE if resume and (run.path / BASE).is_file() else ""):  # one looks for all
+        return {"base": lora.load_base(model, run.path)}
+    if resume:
+        fill(model, config)
     return {"base": ranks.tell(lora.save_base(model, run.path) if ranks.leads else "")}
 
 

@@ -17,7 +17,7 @@ from espalier.agent.rules import Place
 from espalier.agent.signature import known
 from espalier.errors import UserError
 
-MOST = 8000  # characters of an answer
+MOST = 16_000  # characters of an answer
 SHOWN = 150  # numbers of a run at once
 
 RESULTS: dict[str, Any] = {

@@ -70,25 +70,25 @@ def facts(plan: Experiment) -> dict[str, Any]:
     training = _training(plan)  # refuses before anything is counted
     model = sketch(plan.model)
     tuning.freeze(model, plan.train.freeze)
-    sizes = count.parameters(model)
+    own = count.parameters(model)
     work = count.flops(model, plan.model.block_size)
-    need = count.memory(model, plan.data.batch_size, plan.model.block_size, plan.pixels)
+    held = count.memory(model, plan.data.batch_size, plan.model.block_size, plan.pixels)
     return {
         "hash": digest(plan),
         "parameters": {
-            "total": sizes.total,
-            "unused": sizes.unused,
+            "total": own.total,
+            "unused": own.unused,
             "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
-            "by_role": sizes.by_role,
-            "by_part": sizes.by_part,
-            "in_matrix_products": sizes.products,
+            "by_role": own.by_role,
+            "by_part": own.by_part,
+            "in_matrix_products": own.products,
         },
         "layout": described(model),
-        "against": None if plan.evaluate.against is None else beside(sizes, plan.evaluate.against),
+        "against": None if plan.evaluate.against is None else beside(own, plan.evaluate.against),
         "flops_per_token": asdict(work) | {"note": "causal attention counted as the full square"},
         "memory_bytes": {
-            **asdict(need),
-            "total": need.total,
+            **asdict(held),
+            "total": held.total,
             "note": f"fp32, batch of {plan.data.batch_size}",
         },
         "training": {**training, "flops": training["tokens"] * work.train},
@@ -135,7 +135,8 @@ def _needs(recipe: str, needs: list[dict[str, Any]]) -> Iterator[str]:
     ]
     yield from table([titles, *rows])
     yield "in fp32: what a pass keeps for the backward, logits of all positions included; bf16"
-    yield "keeps about half, answers alone need few logits, train.checkpoint keeps little."
+    yield "keeps about half, answers alone need few logits, and little is kept with"
+    yield "train.checkpoint_activations=true."
 
 
 def _training(plan: Experiment) -> dict[str, int]:

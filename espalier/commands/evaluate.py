@@ -80,7 +80,7 @@ class Tasks:
     """A folder of task files of your own, which need no network."""
     max_new_tokens: int | None = None
     """Of an answer: of --ocr, or where a task asks for more than the model's block holds."""
-    no_repeat: int | None = None
+    no_repeat_ngram: int | None = None
     """Of --ocr: no so many tokens in a row twice among 90."""
     split: Literal["val", "train"] = "val"
     """Of --ocr: train shows what was learnt by heart, not whether it reads."""
@@ -155,7 +155,7 @@ class _Board:
             "--documents": how.documents,
             "--limit": tasks.limit,
             "--max-new-tokens": tasks.max_new_tokens,
-            "--no-repeat": tasks.no_repeat,
+            "--no-repeat-ngram": tasks.no_repeat_ngram,
         }
         sheet.checked(how.stride, how.batch_size, numbers)
         self.sheet = sheet.Sheet(how.stride, how.dtype, how.batch_size, how.seed, _watch)
@@ -247,7 +247,7 @@ class _Pages:
         session = chat.opened(loaded, chat.template_of(loaded, None))
         images = loaded.config.data.images
         put = self.tasks
-        asked = Pages(images, put.split, self.most, put.max_new_tokens, put.no_repeat)
+        asked = Pages(images, put.split, self.most, put.max_new_tokens, put.no_repeat_ngram)
         found = {}
         for place in self.corpora or (own_corpus(name, loaded),):
             record = sheet.ocr(session, Corpus.open(place), asked)

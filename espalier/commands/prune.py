@@ -268,8 +268,7 @@ class _Pruning:
         from espalier.compress import calibration, writing
         from espalier.compress.curve import Bench
         from espalier.data.loader import windows
-        from espalier.evaluate.interval import window_losses
-        from espalier.evaluate.loss import spread
+        from espalier.evaluate.loss import spread, window_losses
 
         block, corpus = self.experiment.model.block_size, self.corpus
         starts = spread(windows(corpus.val, block), then.eval_windows)

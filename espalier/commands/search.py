@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from espalier import console
-from espalier.commands.sweep import on_signal
+from espalier.commands.sweep import counted, leave, on_signal, tell_ahead, words
 from espalier.commands.sweep import tell as tell_of_trials
 from espalier.errors import MachineError, UserError
 from espalier.starting import uncollected
-from espalier.units import count, duration, size
+from espalier.units import count, size
 
 if TYPE_CHECKING:
     from espalier.search.log import Asked, Told
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from espalier.search.session import Session
     from espalier.study.book import Book, Keyed
     from espalier.study.launch import Launcher
-    from espalier.study.launch.choose import Where
     from espalier.study.pool import Event, SetAside
+    from espalier.study.worker import Worker
 
 SHOWN = 10  # rows of the table
 LOOK = 0.2  # seconds between two looks at workers that share a search
@@ -80,6 +80,7 @@ def search(
         from espalier.search import plan as planning
         from espalier.search.session import Session
         from espalier.study.launch import choose
+    from espalier.study.launch.local import Local
     from espalier.study.pool import Pool
 
     plan, results = _plan(file, overrides)
@@ -95,7 +96,8 @@ def search(
     if dry_run:
         return found
     if storage is not None:
-        return _shared(plan, book.place, storage, where)
+        assert isinstance(launcher, Local)  # of --on here
+        return _shared(plan, book.place, storage, launcher.workers)
     with book.held([]):
         planning.keep(plan, book.place)
         problem = plan.at(book.place)
@@ -105,27 +107,23 @@ def search(
         session.accounts += [results] if results else []
         stopped = _run(session)
         found = _show(session)
-    if stopped:
-        console.say("interrupted; what ran was saved. The same command goes on")
-        raise SystemExit(128 + stopped)
+    leave(stopped)
     _complain(session)
     return found
 
 
-def _shared(plan: Plan, place: Path, storage: str, where: Where) -> dict[str, Any]:
-    """Workers of this machine, as many as were asked for; `espalier work` elsewhere joins them."""
-    from espalier import device as machine
+def _shared(plan: Plan, place: Path, storage: str, workers: Sequence[Worker]) -> dict[str, Any]:
+    """Workers of this machine as processes; `espalier work` elsewhere joins them."""
     from espalier.search import hosts
     from espalier.search import plan as planning
 
     (place / "trials").mkdir(parents=True, exist_ok=True)
     study = hosts.open_study(plan, place, storage)  # what is wrong with the database shows here
     planning.keep(plan, place)
-    number = where.workers or 1
-    threads = where.threads or max(1, machine.cores() // number)
-    words = ["work", str(place), "--device", where.device, "--threads", str(threads)]
     console.say(f"on other hosts: espalier work {place} --storage {hosts.safe(storage)}")
-    stopped = _crew(number, words, storage)
+    call = ("work", str(place))
+    on = [("--device", one.device, "--threads", str(one.threads)) for one in workers]
+    stopped = _crew([(*call, *where) for where in on], storage)
     if stopped:
         raise SystemExit(stopped)
     done = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
@@ -139,19 +137,19 @@ def _shared(plan: Plan, place: Path, storage: str, where: Where) -> dict[str, An
     return {"study": str(place), "experiments": len(done), "best": told, "recipe": str(recipe)}
 
 
-def _crew(number: int, words: Sequence[str], storage: str) -> int:
-    """Run so many processes of a verb to their end; the exit code where that was not of itself."""
+def _crew(calls: Sequence[Sequence[str]], storage: str) -> int:
+    """Run processes of our own verbs to their end; the exit code where that was not of itself."""
     asked: list[int] = []
     told = False
     with on_signal(asked):
         crew = [
             subprocess.Popen(
-                [sys.executable, "-m", "espalier", *words],
+                [sys.executable, "-m", "espalier", *call],
                 stdout=sys.stderr,
                 env={**os.environ, "ESPALIER_STORAGE": storage},
                 start_new_session=True,  # so that ^C reaches them through us, once
             )
-            for _ in range(number)
+            for call in calls
         ]
         while any(one.poll() is None for one in crew):
             if asked and not told:
@@ -167,11 +165,11 @@ def _plan(file: str, overrides: Sequence[str]) -> tuple[Plan, Path | None]:
     from espalier.search import original
     from espalier.search import plan as planning
 
-    name, words = original.words(file, overrides)
+    name, rest = original.words(file, overrides)
     document = planning.only(Path(name))
     if original.is_ours(document):
-        return planning.of(document, words), None
-    flags, ours = original.split(words)
+        return planning.of(document, rest), None
+    flags, ours = original.split(rest)
     document, results = original.document(document, flags)
     if results is not None and (results.is_dir() or not results.parent.is_dir()):
         raise UserError(f"--results_file {results}: no file can stand there")
@@ -191,25 +189,17 @@ def _forecast(plan: Plan, book: Book, launcher: Launcher) -> dict[str, Any]:
     ahead: list[Keyed] = [Ahead(f"ahead-{i}") for i in range(left)]
     sizes = {trial.key: one for trial in (*trials, *ahead)}
     facts = forecast.of(book, [*trials, *ahead] if done else ahead, sizes, launcher)
-    seeds = "1 seed" if len(trials) == 1 else f"{len(trials)} seeds"
-    known = "" if facts.seconds is None else f"{facts.bound} {duration(facts.seconds)} with "
     console.out(f"study    {book.place}")
     console.out(
         f"search   {search.strategy.name} for {', '.join(search.objectives)}: at most "
-        f"{search.trials} configurations of {seeds}, {done} begun already"
+        f"{search.trials} configurations of {counted(len(trials), 'seed')}, {done} begun already"
     )
     console.out(f"baseline {search.recipe}: {one.parameters:,} parameters")
     for name, most in plan.limits.items():
         console.out(f"limit    {most:,.6g} {name}")
-    workers = "1 worker" if launcher.most == 1 else f"{launcher.most} workers"
-    console.out(
-        f"time     {known}{workers} for {left} runs as long as the baseline's, evaluations not "
-        f"counted ({count(facts.flops)} FLOPs, {facts.source})"
-    )
-    console.out(f"memory   {size(one.memory)} for the baseline, as counted")
-    console.out(f"disk     about {size(facts.disk)}; {size(facts.free)} are free")
-    if facts.disk > facts.free:
-        console.warn("the disk may become full: lower train.keep, or choose another --out")
+    span = f"{counted(launcher.most, 'worker')} for {left} runs as long as the baseline's"
+    memory, disk = f"{size(one.memory)} for the baseline", f"about {size(facts.disk)}"
+    tell_ahead(facts, span, memory, disk)
     return facts.facts() | {"study": str(book.place), "configurations": search.trials}
 
 
@@ -237,10 +227,10 @@ def _tell(session: Session, event: Event | SetAside | Asked | Told) -> None:
     if isinstance(event, Told):
         one = session.asked[event.number].proposal
         if event.found is None:
-            console.say(f"{event.number}: not tried: {event.why}  {_words(one.settings)}")
+            console.say(f"{event.number}: not tried: {event.why}  {words(one.settings)}")
         elif not event.why:
             best = " (best so far)" if session.best == event.number else ""
-            console.say(f"{event.number}: {_values(event.found)}{best}  {_words(one.settings)}")
+            console.say(f"{event.number}: {_values(event.found)}{best}  {words(one.settings)}")
     elif not isinstance(event, Asked) and not (
         isinstance(event, Event) and event.state == COMPLETE
     ):
@@ -267,7 +257,7 @@ def _show(session: Session) -> dict[str, Any]:
     for number in rows:
         mark = "*" if number == best else " "
         settings = session.asked[number].proposal.settings
-        console.out(f"{mark} {number:>4}  {_values(known[number])}  {_words(settings)}")
+        console.out(f"{mark} {number:>4}  {_values(known[number])}  {words(settings)}")
     found: dict[str, Any] = {
         "study": str(place),
         "reason": session.reason,
@@ -312,10 +302,6 @@ def _values(found: Any) -> str:
     """The loss first, then what is counted."""
     rest = [f"{count(value)} {name}" for name, value in found.items() if name != "loss"]
     return ", ".join([f"loss {found['loss']:.4f}", *rest])
-
-
-def _words(settings: dict[str, Any]) -> str:
-    return " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in settings.items())
 
 
 def _complain(session: Session) -> None:

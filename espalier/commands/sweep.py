@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from espalier.units import count, duration, size
 
 if TYPE_CHECKING:
     from espalier.study.book import Book
+    from espalier.study.forecast import Forecast
     from espalier.study.launch import Launcher
     from espalier.study.plan import Trial
     from espalier.study.pool import Event, Pool, SetAside
@@ -82,9 +83,7 @@ def sweep(
         pool = Pool(book, launcher)
         failed, stopped = _run(pool, trials)
         found = show(book.place)
-    if stopped:
-        console.say("interrupted; what ran was saved. The same command goes on")
-        raise SystemExit(128 + stopped)
+    leave(stopped)
     _complain(book, failed, pool.waiting)
     return found
 
@@ -102,23 +101,29 @@ def _forecast(
     points = len({trial.configuration for trial in trials})
     console.out(f"study    {book.place}")
     console.out(f"trials   {len(trials)}: {points} configurations, {ahead.done} finished already")
-    known = "" if ahead.seconds is None else f"{ahead.bound} {duration(ahead.seconds)} with "
-    console.out(
-        f"time     {known}{_workers(launcher.most)}, evaluations "
-        f"not counted ({count(ahead.flops)} FLOPs, {ahead.source})"
-    )
-    console.out(f"memory   {size(ahead.memory)} for the largest trial, as counted")
-    console.out(f"disk     {size(ahead.disk)} at most; {size(ahead.free)} are free")
+    memory, disk = f"{size(ahead.memory)} for the largest trial", f"{size(ahead.disk)} at most"
+    tell_ahead(ahead, counted(launcher.most, "worker"), memory, disk)
     least = min(launcher.room.values(), default=ahead.memory)
     if ahead.memory > least:
         console.warn(f"the largest trial may not fit: {size(least)} of memory are free")
-    if ahead.disk > ahead.free:
-        console.warn("the disk may become full: lower train.keep, or choose another --out")
     return ahead.facts() | {"study": str(book.place), "trials": len(trials)}
 
 
-def _workers(number: int) -> str:
-    return "1 worker" if number == 1 else f"{number} workers"
+def tell_ahead(ahead: Forecast, time: str, memory: str, disk: str) -> None:
+    """What is left to do, and what there is for it; `time` says on how many workers."""
+    known = "" if ahead.seconds is None else f"{ahead.bound} {duration(ahead.seconds)} with "
+    console.out(
+        f"time     {known}{time}, evaluations "
+        f"not counted ({count(ahead.flops)} FLOPs, {ahead.source})"
+    )
+    console.out(f"memory   {memory}, as counted")
+    console.out(f"disk     {disk}; {size(ahead.free)} are free")
+    if ahead.disk > ahead.free:
+        console.warn("the disk may become full: lower train.keep, or choose another --out")
+
+
+def counted(number: int, thing: str) -> str:
+    return f"1 {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _run(pool: Pool, trials: Sequence[Trial]) -> tuple[dict[str, str], int]:
@@ -159,8 +164,12 @@ def tell(event: Event | SetAside) -> None:
 
 
 def named(trial: Trial) -> str:
-    settings = [f"{path.rpartition('.')[2]}={value}" for path, value in trial.settings.items()]
-    return " ".join([trial.key, *settings])
+    return f"{trial.key} {words(trial.settings)}".rstrip()
+
+
+def words(settings: Mapping[str, Any]) -> str:
+    """The last name of each path, and its value."""
+    return " ".join(f"{path.rpartition('.')[2]}={value}" for path, value in settings.items())
 
 
 def _complain(book: Book, failed: Mapping[str, str], left: Sequence[Trial]) -> None:
@@ -193,11 +202,10 @@ def show(place: Path, out: Path | None = None) -> dict[str, Any]:
 
 
 def _row(point: Point) -> str:
-    settings = [f"{path.rpartition('.')[2]}={value}" for path, value in point.settings.items()]
     seeds = f"{len(point.seeds)} seeds" if len(point.seeds) > 1 else f"seed {point.seeds[0]}"
     parameters = "" if point.parameters is None else f"{count(point.parameters)} parameters"
     loss = "no finite loss" if point.loss is None else str(point.loss)
-    return f"{loss:<17}  {seeds:<9}  {parameters:<16}  {' '.join(settings)}"
+    return f"{loss:<17}  {seeds:<9}  {parameters:<16}  {words(point.settings)}"
 
 
 def _facts(point: Point) -> dict[str, Any]:
@@ -213,15 +221,23 @@ def _facts(point: Point) -> dict[str, Any]:
     }
 
 
+def leave(stopped: int) -> None:
+    """End as the signal that stopped it asks; go on where there was none."""
+    if stopped:
+        console.say("interrupted; what ran was saved. The same command goes on")
+        raise SystemExit(128 + stopped)
+
+
 @contextlib.contextmanager
-def on_signal(asked: list[int]) -> Iterator[None]:
-    """Note the first ^C or SIGTERM; the second acts at once."""
+def on_signal(asked: list[int], then: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Note the first ^C or SIGTERM and call `then`; the second acts at once."""
 
     def note(number: int, frame: object) -> None:
         asked.append(number)
         for known, former in before.items():
             signal.signal(known, former)
         console.say("stopping: what runs is being saved ...")
+        then()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, note) for number in numbers}

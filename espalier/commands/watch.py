@@ -56,10 +56,10 @@ def watch(
 
     if not every > 0:
         raise UserError(f"--every must be above 0 seconds, got {every:g}")
-    live = Live(study)
-    live.refresh(0.0 if _interactive() and not once else float("inf"))
+    live, follow = Live(study), _interactive() and not once and csv is None
+    live.refresh(0.0 if follow else float("inf"))
     chosen = _view(live, sort, columns, where or [])
-    if csv is not None or once or not _interactive():
+    if not follow:
         return _told(live, chosen, csv)
     need("textual", "web")
     from espalier.watch.app import Watcher

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from espalier import console
+from espalier.commands.sweep import named, on_signal
 from espalier.errors import MachineError, UserError
 from espalier.starting import uncollected
 
@@ -82,7 +82,6 @@ def work(
 
 def training(hand: Hand) -> Any:
     """What an objective calls: each trial to its end, and its end told."""
-    from espalier.commands.sweep import named
     from espalier.search.hosts import Failed, Interrupted
     from espalier.study import table
     from espalier.study.launch.errand import STOPPED
@@ -107,23 +106,8 @@ def _work(shared: Any, objective: Any, hand: Hand) -> int:
     from espalier.search import hosts
 
     asked: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        """At the first signal; the second acts at once."""
-        asked.append(number)
-        for known, former in before.items():
-            signal.signal(known, former)
-        console.say("stopping: what runs is being saved ...")
-        hand.rest()
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        with contextlib.suppress(hosts.Interrupted):
-            hosts.work(shared, objective)
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
+    with on_signal(asked, hand.rest), contextlib.suppress(hosts.Interrupted):
+        hosts.work(shared, objective)
     return asked[0] if asked else 0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -187,8 +187,8 @@ def _gather(
     faults = 0
     folder = shelf.folder
     with (
-        (folder / ROWS).open("w", encoding="utf-8") as rows,
-        (folder / LEFT_OUT).open("w", encoding="utf-8") as out,
+        _written(folder / ROWS) as rows,
+        _written(folder / LEFT_OUT) as out,
     ):
         for sample, found in _examined(samples.read()):
             if isinstance(found, Fault):
@@ -207,6 +207,11 @@ def _gather(
     if not faults:
         (folder / LEFT_OUT).unlink()
     return keys, faults
+
+
+def _written(file: Path) -> TextIO:
+    """For JSON, in which half of a surrogate pair becomes the escape that it is there."""
+    return file.open("w", encoding="utf-8", errors="backslashreplace")
 
 
 def _key(sample: Sample, images: list[_Kept]) -> int:
@@ -292,7 +297,7 @@ def _spell(partial: Path, split: _Sides, speaker: Speaker) -> list[dict[str, Any
     names = ("train", "val")
     opened = {name: Shard.open(partial, name) for name in names}
     places: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
-    rows = {name: (partial / rows_file(name)).open("w", encoding="utf-8") for name in names}
+    rows = {name: _written(partial / rows_file(name)) for name in names}
     for number, line in enumerate(_rows(partial)):
         side = split.side(number)
         ids, learnt, before, images = speaker.conversation(spoken(line))

@@ -110,6 +110,8 @@ def content(file: Path, where: str = "") -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise UserError(f"{where or file} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # a name that no file can have
+        raise UserError(f"{where or file} cannot be read: {error}") from None
 
 
 def decoded(data: bytes, where: str) -> tuple[Image, str]:
@@ -230,25 +232,15 @@ def padded(image: Image, side: int) -> Image:
     return square
 
 
-def tiles(image: Image, shape: Grid, side: int) -> Tensor:
-    """The image stretched to the grid and cut up: (rows, columns, 3, side, side) in [-1, 1]."""
-    return cut(image, shape, side) / 127.5 - 1
-
-
 def cut(image: Image, shape: Grid, side: int) -> Tensor:
-    """The same in bytes."""
+    """The image stretched to the grid and cut up: (rows, columns, 3, side, side) in bytes."""
     large = raw(image.resize((shape.columns * side, shape.rows * side), BICUBIC))
     parts = large.reshape(3, shape.rows, side, shape.columns, side)
     return parts.permute(1, 3, 0, 2, 4).contiguous()
 
 
-def pixels(image: Image) -> Tensor:
-    """(3, height, width) in [-1, 1], of an RGB image."""
-    return raw(image) / 127.5 - 1
-
-
 def raw(image: Image) -> Tensor:
-    """(3, height, width) in bytes."""
+    """(3, height, width) in bytes, of an RGB image."""
     import torch
 
     data = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)

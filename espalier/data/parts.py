@@ -88,10 +88,11 @@ def prepare_part(
         if not all(place.is_dir() for place in places):
             return Corpus.open(request.out)  # another process was quicker
         joined = _join(whole, wanted, places)
-    if not joined:
+    if joined:
+        shards.publish(whole.partial, request.out)
+    else:
         listener.note("too few documents for parts: it is prepared in one piece")
-        return prepare.prepare(request, listener, retry)
-    shards.publish(whole.partial, request.out)
+        prepare.prepare(request, listener, retry)
     for place in places:
         shutil.rmtree(place, ignore_errors=True)
     return Corpus.open(request.out)

@@ -96,10 +96,10 @@ def samples(corpus: Corpus, split: Split) -> Iterator[Told]:
     """The samples of a corpus with images, in the order of its tokens."""
     file = corpus.path / rows_file(split)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-    for line in lines:
+    for line in filter(None, text.split("\n")):  # splitlines would cut at U+2028 as well
         row = json.loads(line)
         messages = spoken(row)
         facts = {key: value for key, value in row.items() if key not in ("id", "messages")}

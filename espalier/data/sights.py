@@ -99,6 +99,7 @@ class Sights:
         self.edges: Ints = np.append(tokens.answers.starts, len(tokens))
         index = np.fromfile(_index(tokens.files[0]), "<i8").reshape(-1, 2)
         self.places, self.numbers = index[:, 0], index[:, 1]
+        self.homes: Ints = np.searchsorted(self.edges, self.places, side="right") - 1  # samples
         self.counts = album.counts(mode)
         self.bins = lru_cache(maxsize=4)(self._bins)
 
@@ -182,8 +183,8 @@ class Sights:
         return row.cut(total - 1) if self.how.targets == "published" else row
 
     def _lengths(self) -> Ints:
-        homes = np.searchsorted(self.edges, self.places, side="right") - 1
-        features = np.bincount(homes, self.counts[self.numbers], minlength=len(self.edges) - 1)
+        samples = len(self.edges) - 1
+        features = np.bincount(self.homes, self.counts[self.numbers], minlength=samples)
         whole = np.diff(self.edges) + features.astype(np.int64)
         return whole - (self.how.targets == "published")
 
@@ -197,8 +198,7 @@ class Sights:
                 f"{self.tokens.files[0]}: no sample fits block_size={block_size}: the shortest "
                 f"takes {int(self._lengths().min())} tokens with its images (data.images.mode)"
             )
-        homes = np.searchsorted(self.edges, self.places, side="right") - 1
-        images = np.bincount(homes, minlength=len(lengths))
+        images = np.bincount(self.homes, minlength=len(lengths))
         most = self.how.most or len(self.places) + 1
         found: list[list[int]] = []
         size = shown = 0

@@ -14,6 +14,7 @@ from espalier.data.samples import Split, samples
 from espalier.engine.chat import Chat
 from espalier.engine.generate import Options
 from espalier.engine.sampling import Sampling
+from espalier.evaluate.ocr import question, written
 from espalier.nn.gpt import GPT
 
 TOGETHER = 8  # answers written side by side
@@ -55,19 +56,17 @@ def exact(model: GPT, corpus: Corpus, split: Split, block_size: int, most: int) 
 
     Greedy, from what precedes that answer. One that does not fit the block counts as wrong.
     """
-    album, sights = corpus.images, getattr(corpus, split).sights
-    assert album is not None
-    assert sights is not None
     speaker = Speaker(decode(Template, corpus.meta["chat"], "chat"), corpus.tokenizer)
     session = Chat(model, speaker, block_size)
-    told = list(islice((one for one in samples(corpus, split) if one.images), most))
+    told = islice((one for one in samples(corpus, split) if one.images), most)
+    asked = [question(corpus, split, one) for one in told]
     right = 0
-    for first in range(0, len(told), TOGETHER):
-        here = told[first : first + TOGETHER]
-        seen = {number: album.views(number, sights.mode) for one in here for number in one.images}
-        asked = [session.asked(one.question, seen) for one in here]
-        longest = max(len(speaker.plain.encode(one.answer)) for one in here)
-        options = Options(longest + SPARE, sampling=Sampling(temperature=0))
-        found = session.answers(asked, options)
-        right += sum(one.answer == got.text for one, got in zip(here, found, strict=True))
-    return Exact(right, len(told))
+    for first in range(0, len(asked), TOGETHER):
+        here = asked[first : first + TOGETHER]
+        found = written(session, here, _greedy)
+        right += sum(one.truth == text for one, text in zip(here, found, strict=True))
+    return Exact(right, len(asked))
+
+
+def _greedy(longest: int) -> Options:
+    return Options(longest + SPARE, sampling=Sampling(temperature=0))

@@ -91,6 +91,33 @@ def score(
     return Score(total, max(1, ranks.total(counted)))
 
 
+@torch.no_grad()
+def window_losses(
+    model: GPT,
+    tokens: Tokens,
+    starts: NDArray[np.int64],
+    block_size: int,
+    *,
+    autocast: Autocast = contextlib.nullcontext,
+    between: Callable[[int], None] = lambda done: None,
+) -> NDArray[np.float64]:
+    """Mean loss of each window at `starts`, nats per token; `between(done)` may raise."""
+    device = next(model.parameters()).device
+    rows = max(1, BUDGET // block_size)
+    found: list[float] = []
+    with evaluating(model):
+        for first in range(0, len(starts), rows):
+            ids, targets, sight = read_rows(tokens, starts[first : first + rows], block_size)
+            ids = ids.to(device)
+            with autocast():
+                now = begin(model, ids, tokens.ends, sight)
+                each = token_losses(model, ids, targets.to(device), now)
+            sums = torch.cat(each).cpu().double().view(len(ids), -1).sum(1)
+            found += (sums / (targets >= 0).sum(1).clamp(min=1)).tolist()
+            between(len(found))
+    return np.asarray(found)
+
+
 def read_rows(
     tokens: Tokens, starts: NDArray[np.int64], block_size: int
 ) -> tuple[Tensor, Tensor, Sight | None]:

@@ -9,7 +9,7 @@ by itself is held against the truth.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from espalier.data.album import Album
 from espalier.data.chat import ANSWERS, Message
 from espalier.data.corpus import Corpus
 from espalier.data.images import Mode, Views
@@ -51,6 +52,28 @@ class How:
     autocast: Autocast = contextlib.nullcontext
     between: Callable[[int], None] = lambda done: None
 
+    def options(self, longest: int) -> Options:
+        """Greedy; for an answer whose truth has so many tokens."""
+        new = self.new or int(SPARE * longest) + 8
+        greedy = Sampling(temperature=0)
+        return Options(new, sampling=greedy, no_repeat=self.no_repeat, stop_loops=True)
+
+
+class Pictures(Mapping[int, Views]):
+    """Images by their numbers, decoded when they are looked at: many pages fill no memory."""
+
+    def __init__(self, album: Album, how: Mode, numbers: Sequence[int]):
+        self.album, self.how, self.numbers = album, how, tuple(dict.fromkeys(numbers))
+
+    def __getitem__(self, number: int) -> Views:
+        return self.album.views(number, self.how)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
 
 class Question(NamedTuple):
     """A sample's last answer, and what comes before it."""
@@ -59,7 +82,7 @@ class Question(NamedTuple):
     file: Path
     """its first image"""
     told: Told
-    views: dict[int, Views]
+    views: Mapping[int, Views]
     """its images by their numbers"""
     truth: str
 
@@ -84,33 +107,34 @@ def questions(
 ) -> list[Question]:
     """At most so many samples with images of a split, evenly spread."""
     corpus.seeing(images)
-    sights = getattr(corpus, split).sights
-    if corpus.images is None or sights is None:
+    if corpus.images is None:
         raise UserError(f"{corpus.path} has no images: --ocr wants a corpus that has")
     told = [one for one in samples(corpus, split) if one.images]
     if not told:
         raise UserError(f"{corpus.path}: no sample of its {split} split has an image")
-    chosen = [told[i] for i in spread(np.arange(len(told)), most).tolist()]
-    how: Mode = sights.mode
-    found = []
-    for one in chosen:
-        views = {number: corpus.images.views(number, how) for number in one.images}
-        file = corpus.images.file(one.images[0])
-        found.append(Question(one.id, file, one, views, one.answer))
-    return found
+    chosen = spread(np.arange(len(told)), most).tolist()
+    return [question(corpus, split, told[i]) for i in chosen]
 
 
-@torch.no_grad()
+def question(corpus: Corpus, split: Split, one: Told) -> Question:
+    """A sample with images of a corpus, which are read as it is set to."""
+    album, sights = corpus.images, getattr(corpus, split).sights
+    assert album is not None
+    views = Pictures(album, sights.mode, one.images)
+    return Question(one.id, album.file(one.images[0]), one, views, one.answer)
+
+
 def read(session: Chat, asked: Sequence[Question], how: How) -> Iterator[Page]:
     """Put every question, in order. `how.between(questions done)` may raise."""
     with evaluating(session.model):
         for first in range(0, len(asked), how.rows):
             here = asked[first : first + how.rows]
-            for place, text in enumerate(_written(session, here, how), first):
+            for place, text in enumerate(written(session, here, how.options), first):
                 yield _page(session, asked, place, text, how)
                 how.between(1)
 
 
+@torch.no_grad()
 def _page(session: Chat, asked: Sequence[Question], place: int, text: str, how: How) -> Page:
     one = asked[place]
     other = _other(asked, place)
@@ -126,15 +150,13 @@ def _page(session: Chat, asked: Sequence[Question], place: int, text: str, how: 
     )
 
 
-def _written(session: Chat, asked: Sequence[Question], how: How) -> list[str]:
-    """What the model answers, greedily."""
+def written(
+    session: Chat, asked: Sequence[Question], options: Callable[[int], Options]
+) -> list[str]:
+    """What the model answers, with the `options` for a truth as long as the longest here."""
     prompts = [session.asked(one.told.question, one.views) for one in asked]
     longest = max(len(session.speaker.plain.encode(one.truth)) for one in asked)
-    new = how.new or int(SPARE * longest) + 8
-    options = Options(
-        new, sampling=Sampling(temperature=0), no_repeat=how.no_repeat, stop_loops=True
-    )
-    return [one.text for one in session.answers(prompts, options)]
+    return [one.text for one in session.answers(prompts, options(longest))]
 
 
 def _loss(session: Chat, one: Question, how: How) -> float:
@@ -198,7 +220,7 @@ def cosine(front: Front, asked: Sequence[Question]) -> float | None:
     """
     device = next(front.parameters()).device
     sizes: dict[torch.Size, list[Tensor]] = {}
-    for one in asked:
+    for one in {one.file: one for one in asked}.values():  # several may ask about one image
         whole = next(iter(one.views.values())).whole.to(device)
         features = front([(whole, None)], Pass(torch.zeros(1, 1, dtype=torch.long, device=device)))
         sizes.setdefault(features.shape, []).append(features.flatten().double().cpu())

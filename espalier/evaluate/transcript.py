@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from espalier.errors import need
 from espalier.intervals import Interval, ratio, wilson
 
 
@@ -33,17 +34,16 @@ class Match(NamedTuple):
 
 def match(truth: str, found: str) -> Match:
     """Compare a transcript with the truth. Needs the extra `vision`."""
-    from rapidfuzz.distance import Levenshtein
-
+    distance = need("rapidfuzz.distance", "vision").Levenshtein.distance
     truth, found = truth.strip(), found.strip()
     right, read = truth.split(), found.split()
-    edits = Levenshtein.distance(truth, found)
+    edits = distance(truth, found)
     known = set(truth.lower().split())
     return Match(
         exact=truth == found,
         edits=edits,
         characters=len(truth),
-        word_edits=Levenshtein.distance(right, read),
+        word_edits=distance(right, read),
         words=len(right),
         ned=edits / max(1, len(truth), len(found)),
         overlap=len(known & set(found.lower().split())) / max(1, len(known)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from espalier import dotenv
 from espalier.data.download import reason, unreachable
 from espalier.errors import MachineError, UserError, need
 
@@ -13,7 +14,8 @@ VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 def token() -> str:
     """From the environment, a .env file of this directory, or the hub's own cache."""
-    found = next(filter(None, (*map(os.environ.get, VARIABLES), _dotenv(Path(".env")))), None)
+    places = os.environ, dotenv.read()
+    found = next(filter(None, (held.get(name) for held in places for name in VARIABLES)), None)
     found = found or need("huggingface_hub", "hf").get_token()
     if not found:
         raise UserError(
@@ -21,17 +23,6 @@ def token() -> str:
             "login`. --dry-run prepares the folder without one"
         )
     return found.strip()
-
-
-def _dotenv(file: Path) -> str | None:
-    """The value of the token in lines of NAME=VALUE."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    pairs = [line.strip().removeprefix("export ").partition("=") for line in lines]
-    held = {name.strip(): value.strip().strip("'\"") for name, _, value in pairs}
-    return next((held[name] for name in VARIABLES if held.get(name)), None)
 
 
 def upload(folder: Path, repo: str, secret: str, message: str, *, private: bool) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from espalier.export.standin import read
 from espalier.nn.gpt import GPT
 from espalier.nn.slots import Part
-from espalier.nn.state import Pass
+from espalier.nn.state import Image, Pass, seeing
 
 
 class EspalierConfig(PretrainedConfig):  # type: ignore[misc]
@@ -56,20 +58,27 @@ class EspalierForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        images: Sequence[Image] = (),
+        slots: Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutput:
         """Logits (batch, time, vocabulary) and, with labels, the mean loss of the next token.
 
-        Padding may stand anywhere: tokens move to the left for the pass, and logits back.
+        Padding may stand anywhere: tokens move to the left for the pass, and logits back. `images`
+        are of all rows, in order, in [-1, 1]: the whole (3, side, side), and its tiles (rows,
+        columns, 3, side, side) or None. `slots` (batch, time): which of all their features stands
+        there, counted through; -1: the token.
         """
         batch, time = input_ids.shape
         positions = torch.arange(time, device=input_ids.device).expand(batch, -1)
+        slots = torch.full_like(input_ids, -1) if slots is None else slots
         if attention_mask is None or bool(attention_mask.all()):
-            logits = self.model(input_ids, Pass(positions))
+            logits = self.model(input_ids, seeing(Pass(positions), images, slots))
         else:
             order = (attention_mask == 0).long().argsort(dim=1, stable=True)
             there = positions < attention_mask.sum(1, keepdim=True)
             now = Pass(torch.where(there, positions, -1))
+            seeing(now, images, slots.gather(1, order))
             packed = self.model(input_ids.gather(1, order), now)
             logits = torch.empty_like(packed)
             logits.scatter_(1, order[..., None].expand_as(packed), packed)
@@ -79,12 +88,21 @@ class EspalierForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         return CausalLMOutput(loss=loss, logits=logits)
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        images: Sequence[Image] = (),
+        slots: Tensor | None = None,
+        **_: Any,
     ) -> dict[str, Any]:
-        """The newest tokens, as many as the model has positions for."""
+        """The newest tokens, as many as the model has positions for; `slots` are of the prompt."""
         most = self.config.max_position_embeddings
-        mask = None if attention_mask is None else attention_mask[:, -most:]
-        return {"input_ids": input_ids[:, -most:], "attention_mask": mask}
+        found: dict[str, Any] = {"input_ids": input_ids[:, -most:], "images": images}
+        found["attention_mask"] = None if attention_mask is None else attention_mask[:, -most:]
+        if slots is not None:
+            new = input_ids.shape[1] - slots.shape[1]
+            found["slots"] = F.pad(slots, (0, new), value=-1)[:, -most:]
+        return found
 
 
 def shared(model: nn.Module) -> dict[str, str]:

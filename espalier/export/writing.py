@@ -22,7 +22,7 @@ from espalier.errors import UserError
 from espalier.export import gguf_file, native, tokenizers, verify
 from espalier.export.custom import FILE, Custom
 from espalier.nn.gpt import GPT, GPTConfig
-from espalier.pretrained import fill
+from espalier.pretrained import deepseek_ocr, fill
 from espalier.train import checkpoint
 
 Format = Literal["hf", "safetensors", "gguf"]
@@ -52,6 +52,7 @@ class Model:
 def hf(model: Model, out: Path) -> dict[str, Any]:
     """A transformers directory: a native class where there is one, else one made from the parts.
 
+    Of a model that reads images, its encoder is beside it in the official names, as in a run.
     Raises UserError where the export, loaded in a clean process, computes something else.
     """
     found = native.find(model.config)
@@ -67,6 +68,8 @@ def hf(model: Model, out: Path) -> dict[str, Any]:
             config, tensors = made.config(), made.tensors(model.weights)
             (folder / f"{FILE}.py").write_text(made.source(), encoding="utf-8")
         save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+        if (front := model.net.trunk.front) is not None:
+            save_file(deepseek_ocr.to_theirs(front), folder / deepseek_ocr.ENCODER)
         _write(folder / CONFIG, config | {"dtype": "float32"} | _ends(model.tokenizer))
         _write(folder / "generation_config.json", _generation(model, cached=found is not None))
         speaks = _speak(model, folder)

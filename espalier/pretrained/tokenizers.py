@@ -4,13 +4,13 @@ from pathlib import Path
 
 from espalier.data import foreign as nanogpt_corpus
 from espalier.data.corpus import Corpus
+from espalier.data.illustrated import IMAGE
 from espalier.data.tokenizer import Tokenizer, choose
 from espalier.data.tokenizer.special import SpecialTokenizer
 from espalier.errors import UserError
 from espalier.pretrained.foreign import Foreign
 
 PICKLE, WITH_PICKLES = "tokenizer.pkl", ("nanochat", "deepseek_ocr")
-IMAGE = "<|image|>"
 GPT2_SIZES = (50257, 50304)  # as published, and padded by nanoGPT
 
 

@@ -12,6 +12,7 @@ from espalier.report.reading import Story, finite, thin
 from espalier.tree import dump
 
 CURVES = "loss.png"
+ENCODER = "encoder.safetensors"  # as in runs; its own module would import torch
 LIMITS = (
     "A small model made for research. It states falsehoods fluently and repeats what its corpus "
     "holds, biases and private facts included; it was tuned for no task and for no safety. Nobody "
@@ -63,7 +64,8 @@ def curves(story: Story) -> bytes | None:
 
 def _head(facts: Mapping[str, Any]) -> str:
     tags = ["espalier", *(["custom_code"] if facts["kind"] == "own" else [facts["kind"]])]
-    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": tags}
+    task = "image-text-to-text" if ENCODER in facts["files"] else "text-generation"
+    head = {"library_name": "transformers", "pipeline_tag": task, "tags": tags}
     return f"---\n{dump(head)}---"
 
 
@@ -91,6 +93,11 @@ def _loading(facts: Mapping[str, Any], repo: str) -> str:
     text = "```python\n" + "\n".join(code) + "\n```"
     if own:
         text += "\n\nThe model is defined in `modeling_espalier.py`, which needs torch alone."
+    if ENCODER in facts["files"]:
+        text += (
+            "\n\nIt reads images: `forward` and `generate` take `images` and `slots`, as told in "
+            f"`modeling_espalier.py`. `{ENCODER}` is its encoder alone, in DeepSeek-OCR's names."
+        )
     if not spoken:
         text += "\n\nIts tokenizer is of a kind that `tokenizer.json` cannot hold."
     return text

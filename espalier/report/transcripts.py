@@ -7,41 +7,22 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from espalier.errors import need
 from espalier.evaluate.tables import spread
+from espalier.report import html
 
-STYLE = Path(__file__).with_name("style.css")
+LEGEND = (
+    "Left the image, in the middle what stands on it, on the right what the model wrote. "
+    "Green is missing on the right, red stands there and should not."
+)
 WIDEST = 640  # pixels of an image as shown
 
 
 def page(title: str, record: Mapping[str, Any]) -> str:
     """A self-contained document of what `evaluate --ocr` found."""
-    rows = "\n".join(_row(one) for one in record["each"])
     cells = (f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in _facts(record))
-    table = "".join(cells)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)} · Espalier</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}
-.read {{ display: grid; grid-template-columns: 1fr 1fr 1fr; gap: 1rem; margin: 0 0 2rem; }}
-.read img {{ max-width: 100%; border: 1px solid #ccc; }}
-.read pre {{ white-space: pre-wrap; margin: 0; }}
-.read ins {{ background: #f6d5c5; text-decoration: none; }}
-.read del {{ background: #dfe9d5; text-decoration: none; }}
-</style>
-</head>
-<body>
-<header><h1>{escape(title)}</h1></header>
-<table>{table}</table>
-<p>Left the image, in the middle what stands on it, on the right what the model wrote. Green is
-missing on the right, red stands there and should not.</p>
-{rows}
-</body>
-</html>
-"""
+    rows = "\n".join(_row(one) for one in record["each"])
+    return html.document(title, LEGEND, [("", f"<table>{''.join(cells)}</table>"), ("", rows)])
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -76,11 +57,9 @@ def _row(one: Mapping[str, Any]) -> str:
 
 def marked(truth: str, found: str) -> tuple[str, str]:
     """Both as HTML: what one has and the other lacks is in <del>, or in <ins>."""
-    from rapidfuzz.distance import Levenshtein
-
     left: list[str] = []
     right: list[str] = []
-    for edit in Levenshtein.opcodes(truth, found):
+    for edit in need("rapidfuzz.distance", "vision").Levenshtein.opcodes(truth, found):
         left += _part("del", edit.tag, truth[edit.src_start : edit.src_end])
         right += _part("ins", edit.tag, found[edit.dest_start : edit.dest_end])
     return "".join(left), "".join(right)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from espalier.config import Config, decode
 from espalier.errors import ConfigError
+from espalier.study.expand import same
 
 TENTHS = 10  # a greedy step where a range of fractions names none: a tenth of it
 FACTOR = 2  # and where it is by ratio
@@ -125,7 +126,7 @@ class Choice:
 
     def near(self, value: Any, reach: int) -> list[Any]:
         """Of numbers those up to `reach` places away, the larger first; otherwise all others."""
-        others = [one for one in self.values if not _same(value, one)]
+        others = [one for one in self.values if not same(value, one)]
         if not all(type(one) in (int, float) for one in (value, *others)):
             return others
         above = sorted(one for one in others if one > value)[:reach]
@@ -185,8 +186,3 @@ def at(tree: Any, path: str) -> Any:
         else:
             return None
     return tree
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal, and true is not 1."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)

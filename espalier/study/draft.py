@@ -13,7 +13,7 @@ class Draft:
     settings: Mapping[str, Any]
     """dotted path -> value, everything that is laid on the recipe"""
     swept: tuple[str, ...]
-    """the paths that differ within the file"""
+    """the paths to which its document gives several values"""
     places: Mapping[str, str] = field(default_factory=dict)
     """path -> `file:line` where its value stands"""
     where: str = ""

@@ -28,11 +28,11 @@ def combinations(document: Document) -> list[dict[str, Any]]:
     return [found for group in groups for found in _product(base | group, document)]
 
 
-def swept(document: Document) -> list[str]:
+def swept(document: Document) -> set[str]:
     """The flags that may differ between the runs of a document."""
     groups = document.tree.get(GROUPS, [])
-    several = [key for key, value in document.tree.items() if isinstance(value, (list, dict))]
-    return [key for key in dict.fromkeys([*several, *itertools.chain(*groups)]) if key != GROUPS]
+    several = {key for key, value in document.tree.items() if isinstance(value, (list, dict))}
+    return several.union(*groups) - {GROUPS}
 
 
 def _product(tree: Mapping[str, Any], document: Document) -> Iterator[dict[str, Any]]:
@@ -52,12 +52,12 @@ def _product(tree: Mapping[str, Any], document: Document) -> Iterator[dict[str, 
 def _added(
     one: dict[str, Any], key: str, value: Mapping[str, Any], options: list[Any]
 ) -> list[dict[str, Any]]:
-    if all(name in one and _same(one[name], wanted) for name, wanted in value["conditions"]):
+    if all(name in one and same(one[name], wanted) for name, wanted in value["conditions"]):
         return [one | {key: option} for option in options]
     return [one]
 
 
-def _same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Equal, and true is not 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
@@ -101,7 +101,8 @@ def _values(key: str, value: Any, document: Document) -> list[Any]:
 
 def spread(start: Any, end: Any, step: Any = None) -> list[float]:
     """From `start` to `end`, which is among them where whole steps lead there."""
-    if not all(type(number) in (int, float) for number in (start, end, step or 0)):
+    given = (start, end) if step is None else (start, end, step)
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in given):
         raise ValueError("start, end and step are numbers")
     whole = type(start) is type(end) is int and type(step) in (int, type(None))
     pace = STEPS[int if whole else float] if step is None else step

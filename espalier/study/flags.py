@@ -77,26 +77,26 @@ def drafts(documents: Sequence[Document]) -> list[Draft]:
 def _draft(document: Document, flags: Mapping[str, Any], problems: dict[str, None]) -> Draft:
     known = table()
     settings, places = dict(known.defaults), {}
-    moving = []
-    for key, pairs in _translated(document, flags, problems):
+    varied, moving = expand.swept(document), []
+    for keys, pairs in _translated(document, flags, problems):
         for path, value in pairs:
             settings[path] = value
-            places[path] = document.at(key)
-            if key in expand.swept(document):
+            places[path] = document.at(keys[0])
+            if varied.intersection(keys):
                 moving.append(path)
     return Draft(known.recipe, settings, tuple(dict.fromkeys(moving)), places, document.at())
 
 
 def _translated(
     document: Document, flags: Mapping[str, Any], problems: dict[str, None]
-) -> Iterator[tuple[str, Pairs]]:
-    """Each flag with what it comes to; what it does not come to goes into `problems`."""
+) -> Iterator[tuple[list[str], Pairs]]:
+    """Flags with what they come to; those that come to nothing go into `problems`."""
     joint = {key for group in table().together for key in group.flags}
     for key, value in flags.items():
         if key in joint:
             continue
         try:
-            yield key, pairs_of(key, value)
+            yield [key], pairs_of(key, value)
         except ConfigError as error:
             problems[f"  {document.at(key)}: {error}"] = None
     for group in table().together:
@@ -104,7 +104,7 @@ def _translated(
         if not said:
             continue
         try:
-            yield said[0], [(group.path, _choice(group, flags))]
+            yield said, [(group.path, _choice(group, flags))]
         except ConfigError as error:
             problems[f"  {document.at(said[0])}: {error}"] = None
 

@@ -54,18 +54,34 @@ def read(file: Path, overrides: Sequence[str] = ()) -> list[Trial]:
         drafts += grid.drafts(document) if grid.is_ours(document) else []
     refuse_collapse(drafts, overrides)
     resolver = Resolver(overrides)
-    trials = (Trial(resolver(draft), _varied(draft)) for draft in drafts)
+    differing = _differing(drafts) - _fixed(overrides)
+    trials = (Trial(resolver(draft), _varied(draft, differing)) for draft in drafts)
     return list({trial.key: trial for trial in trials}.values())
 
 
-def _varied(draft: Draft) -> dict[str, Any]:
-    return {path: draft.settings[path] for path in draft.swept if path != "seed"}
+def _varied(draft: Draft, differing: set[str]) -> dict[str, Any]:
+    """What its document varies, and what is otherwise in another document."""
+    paths = dict.fromkeys([*draft.swept, *(path for path in draft.settings if path in differing)])
+    return {path: draft.settings[path] for path in paths if path != "seed"}
+
+
+def _differing(drafts: Sequence[Draft]) -> set[str]:
+    """The paths that some drafts set to something else than others, or not at all."""
+    values: dict[str, list[str]] = {}
+    for draft in drafts:
+        for path, value in draft.settings.items():
+            values.setdefault(path, []).append(json.dumps(value, sort_keys=True))
+    whole = len(drafts)
+    return {path for path, one in values.items() if len(set(one)) > 1 or len(one) < whole}
+
+
+def _fixed(overrides: Sequence[str]) -> set[str]:
+    return {text.removeprefix("--").partition("=")[0] for text in overrides}
 
 
 def refuse_collapse(drafts: Sequence[Draft], overrides: Sequence[str]) -> None:
     """ConfigError where an override would make one value of what the drafts vary."""
-    fixed = {text.removeprefix("--").partition("=")[0] for text in overrides}
-    both = fixed & {path for draft in drafts for path in draft.swept}
+    both = _fixed(overrides) & {path for draft in drafts for path in draft.swept}
     if both:
         raise ConfigError(f"{min(both)} is varied by the file: an override would make it one value")
 

@@ -11,16 +11,19 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from espalier.errors import UserError
+from espalier.train import checkpoint
 
 LIVE = "live.safetensors"  # in a checkpoint of a mean: the weights that training goes on from
 
 
 class Weights:
     """What a run evaluates and saves: the weights themselves."""
+
+    size = 0
+    """bytes that `save` writes"""
 
     def add(self, step: int) -> None:
         """Take in the weights after update number `step`, counted from 1."""
@@ -30,7 +33,10 @@ class Weights:
         return contextlib.nullcontext()
 
     def save(self, folder: Path) -> None:
-        """Write beside what is shown what training goes on from, where that is something else."""
+        """Write beside what is shown what training goes on from, where that is something else.
+
+        OSError where the disk refuses.
+        """
 
     def load(self, folder: Path) -> None:
         """Part the two again; the model has what was shown."""
@@ -42,6 +48,7 @@ class Average(Weights):
     def __init__(self, model: nn.Module, decay: float):
         self.decay = decay
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.size = sum(p.numel() * p.element_size() for p in self.named.values())
 
     @cached_property
     def mean(self) -> list[Tensor]:
@@ -68,11 +75,11 @@ class Average(Weights):
 
     def save(self, folder: Path) -> None:
         """While it is shown."""
-        save_file(dict(zip(self.named, self.mean, strict=True)), folder / LIVE)
+        checkpoint.save(dict(zip(self.named, self.mean, strict=True)), folder / LIVE)
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
-        live = load_file(folder / LIVE) if (folder / LIVE).is_file() else {}
+        live = checkpoint.read(folder / LIVE) if (folder / LIVE).is_file() else {}
         if live.keys() != self.named.keys():
             raise UserError(f"{folder} was written with another train.ema or train.freeze")
         for i, (name, parameter) in enumerate(self.named.items()):

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espalier.durable import digest, rename, sync
+from espalier.durable import digest, replacing
 from espalier.errors import ConfigError, MachineError, UserError
 from espalier.nn.linear.dense import Dense
 from espalier.nn.slots import Part
 from espalier.nn.state import Pass
-from espalier.run import BASE as BASE  # noqa: PLC0414 - whoever trains knows it from here
+from espalier.run import BASE
 from espalier.train.settings import LoraConfig
 
 ADAPTERS = ("down", "up")
@@ -131,14 +131,10 @@ def trained(model: nn.Module) -> set[str]:
 
 def save_base(model: nn.Module, run: Path) -> str:
     """Write what is frozen beside the checkpoints of a run, whole or not at all; its SHA-256."""
-    working = run / f"{BASE}.tmp"
     try:
-        save_file({name: t.contiguous() for name, t in _frozen(model)}, working)
-        sync(working)
-        rename(working, run / BASE)
-        sync(run)
+        with replacing(run / BASE) as working:
+            save_file({name: t.contiguous() for name, t in _frozen(model)}, working)
     except (OSError, SafetensorError) as error:
-        working.unlink(missing_ok=True)
         raise MachineError(f"cannot write {run / BASE}: {error}") from None
     return digest(run / BASE)
 

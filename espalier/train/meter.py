@@ -48,28 +48,19 @@ class Utilisation:
 
     def __init__(self, shape: GPTConfig, dtype: str, device: str, freeze: Sequence[str] = ()):
         self.shape, self.dtype, self.device, self.freeze = shape, dtype, device, freeze
-        self._peak: float | None = None
-        self._asked = False
         self._seeing: float | None = None  # FLOPs a second, where there are images
 
     def at(self, tokens_per_s: float, seconds: float, squares: Squares = NONE) -> float | None:
         """None where the peak is not known, or where a result above 1 shows that it is wrong.
 
-        `squares` of pixels are a second's, too. Counting and measuring take about a second, so that
-        training must have taken SOON seconds.
+        Both are of one device and one second, tokens and `squares` of pixels. Measuring takes about
+        a second, so that training must have taken SOON seconds.
         """
         self._seeing = self.work(tokens_per_s, squares) if squares else None
-        if seconds < SOON:
+        if seconds < SOON or self._peak is None:
             return None
-        if not self._asked:
-            self._asked = True
-            with torch.random.fork_rng(devices=[]):  # measuring draws numbers
-                peak = machine.peak_flops(self.device, self.dtype)
-            self._peak = None if peak is None else peak.flops
-        work = None if self._peak is None else self.work(tokens_per_s, squares)
-        if self._peak is None or work is None or work > self._peak:
-            return None
-        return work / self._peak
+        work = self.work(tokens_per_s, squares)
+        return None if work is None or work > self._peak else work / self._peak
 
     def work(self, tokens: float, squares: Squares = NONE) -> float | None:
         """FLOPs of training on so much; None for a model with a part that cannot be counted."""
@@ -78,8 +69,14 @@ class Utilisation:
         return tokens * self._token + sum(n * self._square(side) for side, n in squares.items())
 
     def noted(self, seconds: float) -> dict[str, float]:
-        """What joins the records of training on images: FLOPs in so many seconds of it."""
+        """What joins the records of training on images: FLOPs in so many seconds of devices."""
         return {} if self._seeing is None else {"total_flops": self._seeing * seconds}
+
+    @cached_property
+    def _peak(self) -> float | None:
+        with torch.random.fork_rng(devices=[]):  # measuring draws numbers
+            peak = machine.peak_flops(self.device, self.dtype)
+        return None if peak is None else peak.flops
 
     @cached_property
     def _model(self) -> GPT:

@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from espalier.durable import rename, sync, write_json
+from espalier.durable import replacing, sync, write_json
 from espalier.errors import MachineError
 from espalier.pretrained import deepseek_ocr
 from espalier.run import MODEL, OPTIMIZER, Run
@@ -117,7 +114,7 @@ class Saver:
     def _size(self) -> int:
         optimizer = self.stepper.optimizer
         if not self.spread.in_pieces:
-            return checkpoint.size(self.model, optimizer)
+            return checkpoint.size(self.model, optimizer) + self.weights.size
         held = [*self.spread.held().values(), *optimizer.state().values()]
         return self.ranks.total(sum(t.numel() * t.element_size() for t in held))
 
@@ -127,13 +124,10 @@ class Saver:
         if front is None or not self.ranks.leads or self.spread.in_pieces:
             return
         file = self.run.path / deepseek_ocr.ENCODER
-        working = file.with_name(f"{file.name}.tmp")
         try:
-            with self.weights.shown():
-                save_file(deepseek_ocr.to_theirs(front), working)
-            sync(working)
-            rename(working, file)
-        except (OSError, SafetensorError) as error:
+            with self.weights.shown(), replacing(file) as working:
+                checkpoint.save(deepseek_ocr.to_theirs(front), working)
+        except OSError as error:
             raise MachineError(f"cannot write {file}: {error}") from None
 
     def _state(self, progress: Progress) -> dict[str, Any]:

@@ -113,8 +113,11 @@ def stepper(
     tuning.confirm(model, optimizer)
     made = Stepper(objective, optimizer, chosen, micro_rows, config.grad_clip, laid)
     if config.noise_scale:
-        if micro_rows * config.gradient_accumulation_steps < 2:
-            raise UserError("train.noise_scale compares parts of an update: data.batch_size=2")
+        least = 2 * laid.ranks.count
+        if micro_rows * config.gradient_accumulation_steps < least:
+            raise UserError(
+                f"train.noise_scale compares parts of an update: data.batch_size={least}"
+            )
         made.noise = NoiseScale(int(config.noise_scale), device)
     return made
 

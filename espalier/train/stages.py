@@ -10,14 +10,16 @@ from espalier.train.settings import TrainConfig
 from espalier.train.steps import Batch, shortened
 
 
-def check(config: TrainConfig, block_size: int) -> None:
-    """ConfigError for stages out of order, or for windows that cannot be cut so."""
+def check(config: TrainConfig, block_size: int, *, images: bool = False) -> None:
+    """ConfigError for stages out of order, or for windows that cannot be cut so, as with images."""
     starts = [stage.start for stage in config.batch_schedule]
     if starts != sorted(set(starts)):
         raise ConfigError(f"train.batch_schedule: starts must grow, got {starts}")
     ends = [stage.until for stage in config.length_schedule]
     if ends != sorted(set(ends)):
         raise ConfigError(f"train.length_schedule: until must grow, got {ends}")
+    if images and ends:
+        raise ConfigError("train.length_schedule cuts rows, and would cut images in them")
     for i, stage in enumerate(config.length_schedule):
         if block_size % stage.block_size:
             near = [n for n in range(1, block_size + 1) if block_size % n == 0]
@@ -82,8 +84,6 @@ def batches(reading: Reading, config: TrainConfig, step: int, first: int) -> Ite
     """
     ranks = here()
     micro, size = reading.config.batch_size, reading.block_size
-    if reading.images and config.length_schedule:
-        raise ConfigError("train.length_schedule cuts rows, and would cut images in them")
     for update in itertools.count(step):
         rows = micro * accumulation(config, update)
         share = rows // ranks.count

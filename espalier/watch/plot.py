@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -134,9 +134,3 @@ def _scale(one: Axis) -> str:
 
 def _cells(text: str) -> list[Cell]:
     return [Cell(letter) for letter in text]
-
-
-def plain(lines: Sequence[Sequence[Cell]]) -> Iterator[str]:
-    """Without colours."""
-    for line in lines:
-        yield "".join(cell.text for cell in line).rstrip()

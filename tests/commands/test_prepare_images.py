@@ -49,6 +49,13 @@ def test_a_folder_is_given_as_nano_deepseek_ocr_spells_it(spelled, capsys):
     assert found["images"]["mode"] == "tiny"
 
 
+def test_the_folder_that_one_is_in_is_no_source_unless_it_is_named(monkeypatch, capsys):
+    receipts("red", "blue")
+    monkeypatch.chdir("receipts")
+    assert main(["prepare"]) == 2
+    assert "say which source" in capsys.readouterr().err
+
+
 def test_what_is_left_out_is_told(capsys):
     receipts("red", "blue")
     records = json.loads(Path("receipts/train.json").read_text(encoding="utf-8"))

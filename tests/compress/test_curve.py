@@ -13,8 +13,7 @@ from espalier.config import resolve
 from espalier.data.corpus import Corpus
 from espalier.data.loader import windows
 from espalier.errors import UserError
-from espalier.evaluate.interval import window_losses
-from espalier.evaluate.loss import score
+from espalier.evaluate.loss import score, window_losses
 from espalier.nn.gpt import GPTConfig, make
 from tests.train import tiny
 

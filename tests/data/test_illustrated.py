@@ -115,6 +115,19 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(path, tmp_path):
         picture(path, tmp_path)
 
 
+def test_half_a_surrogate_pair_beside_what_is_learnt_is_kept_and_in_a_path_is_a_reason(tmp_path):
+    odd = sample("\ud800", [shown("red"), "q"], "a", side="train", facts={"from": "\udfff"})
+    bad = [
+        sample(f"\ud800{i}", [Picture(tmp_path / name, "it"), "q"], "a", side="train")
+        for i, name in enumerate(("\ud800.png", "\0.png"))
+    ]
+    found = corpus(tmp_path / "c", [odd, *bad, HELD])
+    (one,) = samples(found, "train")
+    assert (one.id, one.facts) == ("\ud800", {"from": "\udfff"})
+    lines = (tmp_path / "c" / "left-out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["what"] for line in lines] == ["\ud8000", "\ud8001"]
+
+
 def test_equal_images_are_kept_once_and_named_by_their_hash(tmp_path):
     two = [sample(str(i), [shown("red"), f"{i}"], "a", side="train") for i in range(2)]
     found = corpus(tmp_path / "c", [*two, HELD])
@@ -157,6 +170,12 @@ def test_what_was_said_can_be_read_back(tmp_path):
     assert one.messages == [Message("user", (Shown(0), "q")), Message("assistant", "a")]
     assert one.question == one.messages[:1]
     assert one.answer == "a"
+
+
+def test_a_line_of_the_samples_ends_at_a_line_feed_alone(tmp_path):
+    said = "a\u2028b\x85c"
+    found = corpus(tmp_path / "c", [sample("one", [shown("red"), "q"], said, side="train"), HELD])
+    assert [one.answer for one in samples(found, "train")] == [said]
 
 
 def test_characters_are_a_vocabulary_too(tmp_path):

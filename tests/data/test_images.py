@@ -13,16 +13,17 @@ from espalier.data.images import (
     MODES,
     Grid,
     Mode,
+    Views,
+    cut,
     expand,
     grid,
     mode,
     normal,
     padded,
-    pixels,
     placed,
+    raw,
     read,
     squares,
-    tiles,
     unfit,
     views,
     vision_tokens,
@@ -118,7 +119,7 @@ def test_colours_become_numbers_from_minus_one_to_one() -> None:
     image = Image.new("RGB", (2, 1))
     image.putpixel((0, 0), (0, 127, 255))
     image.putpixel((1, 0), (255, 0, 51))
-    got = pixels(image)
+    got = normal(Views(raw(image), None)).whole
     assert got.shape == (3, 1, 2)
     want = torch.tensor([[[-1.0, 1.0]], [[127 / 127.5 - 1, -1.0]], [[1.0, -0.6]]])
     torch.testing.assert_close(got, want)
@@ -151,8 +152,7 @@ def test_tiles_are_cut_row_by_row() -> None:
     image = Image.new("RGB", (3, 2))
     for i in range(6):
         image.putpixel((i % 3, i // 3), (10 * i + 10,) * 3)
-    got = tiles(image, Grid(3, 2), 1)
-    assert ((got[:, :, 0, 0, 0] + 1) * 127.5).round().tolist() == [[10, 20, 30], [40, 50, 60]]
+    assert cut(image, Grid(3, 2), 1)[:, :, 0, 0, 0].tolist() == [[10, 20, 30], [40, 50, 60]]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF"])

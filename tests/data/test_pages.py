@@ -97,6 +97,8 @@ def test_settings_are_words_of_the_command_line():
     pages = configured("synthetic-ocr", ["side=128", "kinds=[lines]", "seed=3"], None, 12, 0.1)
     assert isinstance(pages.config, SyntheticOcrConfig)
     assert (pages.config.side, pages.config.kinds, pages.config.samples) == (128, ("lines",), 12)
+    with pytest.raises(UserError, match="samples"):
+        configured("synthetic-ocr", ["samples=null"], None, None, 0.1)
     with pytest.raises(UserError, match="Did you mean 'lines'"):
         configured("synthetic-ocr", ["lnes=2"], None, None, 0.1)
     with pytest.raises(UserError, match="takes settings, key=value"):
@@ -208,9 +210,10 @@ def test_a_file_that_is_no_list_is_refused(text, why, tmp_path):
 def test_lines_hold_messages_with_parts(tmp_path):
     own(tmp_path / "data")
     content = [{"type": "text", "text": "Read "}, {"type": "image", "image": "images/r.png"}]
-    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": "3"}]
+    talk = [{"role": "user", "content": content}, {"role": "assistant", "content": "3\u2028"}]
     file = tmp_path / "data" / "chats.jsonl"
-    file.write_text(json.dumps({"messages": talk}) + "\n{\n", encoding="utf-8")
+    line = json.dumps({"messages": talk}, ensure_ascii=False)
+    file.write_text(line + "\n{\n", encoding="utf-8")
     assert is_local(str(file))
     one, fault = configured("local", [], file, None, 0.1).read()
     assert isinstance(one, Sample)
@@ -301,6 +304,13 @@ def test_finevision_has_its_turns_and_its_files_as_they_came(tmp_path):
     assert isinstance(first, Sample)
     assert said(first) == ("Free OCR.", "This.")
     assert len(list(configured("finevision", [], file, 1, 0.1).read())) == 1
+
+
+def test_finevision_with_other_texts_is_a_fault(tmp_path):
+    file = table(tmp_path / "t.parquet", {"texts": [[{"question": "What?"}]]})
+    (fault,) = configured("finevision", [], file, None, 0.1).read()
+    assert isinstance(fault, Fault)
+    assert fault.why == "its texts are no turns of user and assistant"
 
 
 def test_smoltalk_is_conversations_without_images(tmp_path):

@@ -12,9 +12,9 @@ from espalier.data.loader import ordered, pairs, seen, windows
 from espalier.data.reading import Reading
 from espalier.data.settings import DataConfig, ImagesConfig, Ingredient
 from espalier.data.sights import Seen, text
-from espalier.errors import ConfigError, UserError
+from espalier.errors import UserError
 from espalier.train.objective import apart
-from espalier.train.settings import LengthStage, TrainConfig
+from espalier.train.settings import TrainConfig
 from espalier.train.stages import batches
 from tests.data.pictures import corpus, sample, shown
 
@@ -209,14 +209,6 @@ def test_readers_of_text_alone_say_that_there_are_images(tmp_path):
     found = three(tmp_path / "c")
     with pytest.raises(UserError, match="goes with images, and this reads text alone"):
         pairs(found.train, windows(found.train, 33), 33)
-
-
-def test_rows_with_images_are_not_cut(tmp_path):
-    three(tmp_path / "c")
-    reading = Reading(DataConfig(corpus=str(tmp_path / "c")), 1, 32)
-    train = TrainConfig(length_schedule=(LengthStage(until=3, block_size=16),))
-    with pytest.raises(ConfigError, match="would cut images"):
-        next(batches(reading, train, 0, 0))
 
 
 def test_an_image_that_is_gone_or_has_become_another_is_told_in_one_line(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from espalier.engine.generate import Generation, Options, generate
 from espalier.engine.sampling import Sampling
 from espalier.engine.weights import empty_states, fitting, pack
-from espalier.native import attention, cached, gathered, matvec
+from espalier.native import attention, cached, dropout, gathered, matvec, relu2, rms, rotary
 from espalier.native.build import prepare
 from espalier.nn.state import KV, leaves
 from tests.engine.models import BLOCK, KINDS, VOCAB, build
@@ -24,12 +24,11 @@ def model(request):
 @pytest.fixture(params=[True, False], ids=["native", "torch"])
 def kernels(request, monkeypatch):
     """With our kernels, and with torch in their place."""
-    every = (matvec, cached, attention, gathered)
-    if request.param and not prepare(*every):
+    if request.param and not prepare(matvec, cached, attention, gathered):
         pytest.skip("no kernels here")
     if not request.param:
         monkeypatch.setattr("espalier.native.build.library", lambda name: None)
-        for kernel in every:
+        for kernel in (matvec, cached, attention, gathered, dropout, relu2, rms, rotary):
             monkeypatch.setattr(kernel, "ready", False)
 
 

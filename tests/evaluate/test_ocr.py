@@ -100,6 +100,17 @@ def test_features_that_differ_have_a_cosine_below_one_and_those_of_a_dead_front_
     assert ocr.cosine(front, asked[:1]) is None
 
 
+def test_several_questions_about_one_image_are_no_collapse(tmp_path: Path) -> None:
+    found = [
+        pictures.sample(text, (pictures.shown("red"), f"\n{text}"), "a", side=side)
+        for side, text in (("val", "one"), ("val", "two"), ("train", "three"))
+    ]
+    corpus = pictures.corpus(tmp_path / "pages", found)
+    front = reader(corpus).model.trunk.front
+    assert front is not None
+    assert ocr.cosine(front, ocr.questions(corpus, ALONE, "val", None)) is None
+
+
 def test_pages_are_told_in_lines_and_drawn_with_their_images(pages: Corpus) -> None:
     import contextlib
 

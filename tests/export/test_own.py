@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from espalier.config import PartConfig, names, resolve
 from espalier.errors import ConfigError
 from espalier.export.custom import Custom, whole
 from espalier.nn import slots
+from espalier.nn.front.deep_encoder import DeepEncoderConfig
 from espalier.nn.gpt import GPTConfig, sketch
+from espalier.nn.state import at, seeing
 from espalier.tree import merge
-from tests.export.models import cleanly, config, load_all, write_own
+from tests.export.models import IDS, cleanly, config, load_all, shaken, write_own
 
 pytest.importorskip("transformers")
 
@@ -70,7 +74,7 @@ def every_part() -> dict[str, GPTConfig]:
             continue
         for name in names(slot):
             for number, fields in enumerate(({}, *resolve(slot, name).variants)):
-                tree: Any = {"name": name, **fields}
+                tree: Any = {"name": name, **resolve(slot, name).small, **fields}
                 for key in reversed(slot.places[0].split(".")):
                     tree = {key: tree}
                 try:
@@ -159,3 +163,50 @@ def test_an_export_pads_learns_generates_and_saves_as_transformers_expects(tmp_p
     assert found["tokens"] == 25  # past the 16 positions that there are
     assert found["std"] == pytest.approx(0.02, rel=0.1)  # a new model starts as it does here
     assert found["saved"] == 0
+
+
+SEEN = """
+import json, sys, torch, transformers
+from safetensors.torch import load_file
+where = sys.argv[1] + "/model"
+model = transformers.AutoModelForCausalLM.from_pretrained(where, trust_remote_code=True).eval()
+seen = load_file(where + "/seen.st")
+ids, slots, images = seen["ids"], seen["slots"], [(seen["pixels"], None)]
+none = torch.full((2, 2), -1)
+padded = torch.cat([none.clamp(min=0), ids], 1), torch.cat([none + 1, torch.ones_like(ids)], 1)
+with torch.no_grad():
+    plain = model(ids, images=images, slots=slots).logits
+    left = model(*padded, images=images, slots=torch.cat([none, slots], 1)).logits[:, 2:]
+    how = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    text = model.generate(ids, images=images, slots=slots, **how)
+    more = torch.nn.functional.pad(slots, (0, 2), value=-1)
+    last = model(text[:, :-1], images=images, slots=more).logits[:, -1].argmax(-1)
+print(json.dumps({
+    "plain": float((plain - seen["logits"]).abs().max()),
+    "padded": float((left - seen["logits"]).abs().max()),
+    "grown": (text[:, -1] == last).tolist(),
+}))
+"""
+
+
+def test_an_export_sees_the_images_that_it_is_given(tmp_path: Path) -> None:
+    shape = config({"front": {"name": "deep_encoder", **DeepEncoderConfig.small}})
+    write_own(shape, tmp_path / "model")
+    torch.manual_seed(7)
+    model, ids = shaken(shape), IDS[:, :10].contiguous()
+    held = load_file(tmp_path / "model" / "model.safetensors")
+    model.load_state_dict(
+        {name.removeprefix("model."): t for name, t in held.items()}, strict=False
+    )
+    pixels, slots_ = torch.rand(3, 64, 64) * 2 - 1, torch.full_like(ids, -1)
+    slots_[1, 2:5] = torch.arange(3)  # one feature, its line's newline, the separator
+    with torch.no_grad():
+        logits = model(ids, seeing(at(ids), [(pixels, None)], slots_))
+        blind = model(ids)
+    assert (logits - blind)[1, 2:].abs().max() > 1e-3
+    seen = {"ids": ids, "slots": slots_, "pixels": pixels, "logits": logits}
+    save_file(seen, tmp_path / "model" / "seen.st")
+    found = cleanly(SEEN, tmp_path)
+    assert found["plain"] < 1e-5
+    assert found["padded"] < 1e-5
+    assert found["grown"] == [True, True]

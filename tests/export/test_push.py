@@ -7,15 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
+import espalier as esp
 from espalier import cli
 from espalier.commands.push import upto
 from espalier.errors import UserError
 from espalier.export import hub, verify
+from espalier.nn.front.deep_encoder import DeepEncoderConfig
+from espalier.pretrained import deepseek_ocr
 from espalier.report.reading import Story
 from tests.export.runs import make_run
 
 client = pytest.importorskip("huggingface_hub")
+pytest.importorskip("huggingface_hub.errors")  # it is no attribute until it is imported
 pytest.importorskip("matplotlib")
 
 SECRET = "hf_canary0123456789"
@@ -95,6 +100,22 @@ def test_a_dry_run_needs_no_token_and_writes_the_card(
         assert what in card, what
     assert "secret-place" not in card
     assert (tmp_path / "run-hub" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_that_reads_images_brings_its_encoder_in_the_official_names(
+    run: Path, tmp_path: Path
+) -> None:
+    shape = {"front": {"name": "deep_encoder", **DeepEncoderConfig.small}}
+    eyes, folder = make_run(tmp_path / "eyes", shape), tmp_path / "eyes-hub"
+    assert cli.main(["push", str(eyes), "--repo", "me/eyes", "--dry-run"]) == 0
+    front = esp.load(eyes, device="cpu").model.trunk.front
+    assert front is not None
+    held, own = deepseek_ocr.read(folder / "encoder.safetensors", front), front.state_dict()
+    assert held.keys() == own.keys()
+    assert all(torch.equal(held[name], own[name]) for name in own)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "pipeline_tag: image-text-to-text" in card
+    assert "| encoder.safetensors | `" in card
 
 
 def test_a_card_of_an_earlier_step_knows_no_later_one() -> None:

@@ -1,13 +1,18 @@
 """`espalier search`: from a file to a recipe, with real trainings."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from espalier import cli
+from espalier.study.launch import choose
+from espalier.study.launch.local import Local
+from espalier.study.worker import Worker
 from espalier.tree import read_yaml
+from tests.search.synthetic import Instant, bowl
 
 SMALL = """model.n_layer: 1, model.n_embd: 16, model.n_head: 2, model.block_size: 8,
   train.max_iters: 4, train.warmup_iters: 1, train.eval_interval: 4, train.keep: 1,
@@ -105,8 +110,18 @@ def test_what_halving_promotes_ends_as_if_it_had_never_stopped(
 
 
 def test_the_originals_baseline_and_flags_leave_its_results_file(
-    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    corpus: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def best_at_48(trial: Any) -> dict[str, Any]:
+        loss = 1 + abs(trial.experiment.model.block.ffn.width - 48) / 100
+        return bowl(trial) | {"val_loss": loss, "best_val_loss": loss}
+
+    monkeypatch.setattr(
+        "espalier.study.pool.Pool", lambda book, launcher: Instant(book, best_at_48)
+    )
     line = words(tmp_path, corpus, BASELINE)
     results = tmp_path / "out.yaml"
     flags = ["--param_names", "n_layer", "mlp_size", "--increments", "16"]
@@ -115,12 +130,42 @@ def test_the_originals_baseline_and_flags_leave_its_results_file(
     tree = read_yaml(results).tree
     assert set(tree) == {"baseline_config", "iterations", "stop_reason"}
     assert tree["stop_reason"] == found["reason"]
+    assert [one["action"] for one in tree["iterations"]] == ["step", "stop"]
     last = tree["iterations"][-1]
     assert len(last["candidates"]) >= 3  # of the round that ended it, too
     one = tree["iterations"][0]["candidates"][0]
     assert {"param", "value", "loss", "score", "delta_score", "delta_cost", "efficiency"} <= set(
         one
     )
+
+
+def test_workers_that_share_a_search_have_the_devices_of_this_machine_in_turn(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason="optuna is in the search extra")
+    pytest.importorskip("sqlalchemy", reason="sqlalchemy comes with optuna")
+    calls: list[list[str]] = []
+
+    class Ended:
+        returncode = 0
+
+        def __init__(self, words: list[str], **how: Any):
+            calls.append(words[3:])
+
+        def poll(self) -> int:
+            return 0
+
+    def launcher(where: Any, book: Any, memory: Any) -> Local:
+        return Local(book, [Worker(i, f"cuda:{i}", 2) for i in range(2)])
+
+    monkeypatch.setattr(choose, "launcher", launcher)
+    monkeypatch.setattr(subprocess, "Popen", Ended)
+    line = words(tmp_path, corpus, RANDOM.replace("strategy: random", "strategy: tpe"))
+    assert cli.main([*line, "--storage", f"sqlite:///{tmp_path}/o.db"]) == 3  # nobody has trained
+    study = str(tmp_path / "study")
+    assert calls == [
+        ["work", study, "--device", device, "--threads", "2"] for device in ("cuda:0", "cuda:1")
+    ]
 
 
 @pytest.mark.long

@@ -1,7 +1,6 @@
 """An Optuna objective over a database: what workers on many hosts share."""
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from espalier.search import hosts
 from espalier.search import plan as planning
 from espalier.study.book import Book
 from espalier.study.plan import Trial
-from tests.search.synthetic import FILE, bowl, plan
+from tests.search.synthetic import FILE, an_hour_ago, bowl, plan
 
 optuna = pytest.importorskip("optuna", reason="optuna is in the search extra")
 pytestmark = pytest.mark.usefixtures("any_corpus")
@@ -116,9 +115,8 @@ def test_a_silent_workers_trial_is_tried_again_with_its_parameters(
     made, place = plan(tmp_path, TPE), tmp_path / "study"
     study = hosts.open_study(made, place, url, heartbeat=1)
     lost = study.ask(hosts.Objective(made, Book(place), Trainer(Book(place))).known)
-    storage = study._storage
-    storage.record_heartbeat(lost._trial_id)
-    time.sleep(2.5)  # beyond the grace of two beats
+    study._storage.record_heartbeat(lost._trial_id)
+    an_hour_ago(study)
     study.optimize(hosts.Objective(made, Book(place), Trainer(Book(place))), n_trials=1)
     assert states(study) == ["FAIL", "COMPLETE"]
     assert study.trials[1].params == lost.params

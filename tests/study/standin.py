@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pytest
 
 NODES = ("n0", "n1")
-KILL_WAIT = 2.0  # seconds
+KILL_WAIT = 0.5  # seconds
 PLACE = "SLURM_STANDIN"  # names the folder with everything that is known of the jobs
 
 

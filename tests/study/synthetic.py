@@ -1,11 +1,12 @@
 """A synthetic objective in place of training: a process that counts to ten and may be killed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from espalier.config import refine
 from espalier.experiment import Experiment
-from espalier.study.book import Book
-from espalier.study.orders import Orders
+from espalier.study.book import COMPLETE, Book
+from espalier.study.orders import Command, Orders
 from espalier.study.plan import Trial
 
 # Goes on from its newest checkpoint; holds the run's lock; leaves results/train.json, whole.
@@ -42,9 +43,17 @@ def trials(number: int) -> list[Trial]:
     ]
 
 
-def objective(trial: Trial, book: Book, device: str) -> Orders:
-    rate = trial.settings["train.learning_rate"]
-    return script(SCRIPT, str(book.run(trial)), str(rate), "0.03")
+def steps(pause: float) -> Command:
+    """Ten steps of so many seconds each."""
+
+    def command(trial: Trial, book: Book, device: str) -> Orders:
+        rate = trial.settings["train.learning_rate"]
+        return script(SCRIPT, str(book.run(trial)), str(rate), str(pause))
+
+    return command
+
+
+objective, slow, at_once = steps(0.03), steps(0.15), steps(0.0)
 
 
 def script(*words: str) -> Orders:
@@ -55,6 +64,27 @@ def script(*words: str) -> Orders:
 def failing(code: int, said: str) -> Orders:
     """A process that says something and ends with a code."""
     return script(f"import sys; print({said!r}, file=sys.stderr); sys.exit({code})")
+
+
+def failing_if(condition: str, said: str) -> Command:
+    """The objective, but for processes that find `condition` true: they fail, and say something."""
+
+    def command(trial: Trial, book: Book, device: str) -> Orders:
+        (_, code, *words), _ = objective(trial, book, device)
+        (_, broken), _ = failing(1, said)
+        where = condition.format(tries=str(book.beside(trial, "tries")))
+        return script(f"import os\nif {where}:\n    {broken}\n{code}", *words)
+
+    return command
+
+
+def complete(book: Book) -> list[str]:
+    """The keys that the record has as complete, as often as it has them."""
+    return sorted(r["key"] for r in book.records() if r["state"] == COMPLETE)
+
+
+def states(events: Sequence[object]) -> list[str]:
+    return [getattr(event, "state", "ASIDE") for event in events]
 
 
 def sessions(run: Path) -> list[int]:

@@ -108,6 +108,8 @@ def test_a_list_in_a_list_is_one_value(tmp_path: Path) -> None:
             "n_layer.range has start, end and step, got start, stop",
         ),
         ("n_layer: {range: {start: a, end: 2}}", "start, end and step are numbers"),
+        ("n_layer: {range: {start: 1, end: 2, step: ''}}", "start, end and step are numbers"),
+        ("n_layer: {range: {start: 1, end: .inf}}", "start, end and step are numbers"),
         ("n_layer: {range: {start: 3, end: 1}}", "-1 values from 3 to 1"),
         ("n_layer: {range: {start: 1, end: 3, step: 0}}", "step must be above 0"),
         ("a: 1\nb: {conditions: [[aa, 1]], options: [2]}", "sweep.yaml:2: b depends on 'aa'"),

@@ -64,6 +64,12 @@ def test_equal_trials_are_one(tmp_path: Path) -> None:
     assert len(trials(tmp_path, text)) == 1
 
 
+def test_what_differs_from_document_to_document_is_a_setting_of_its_trials(tmp_path: Path) -> None:
+    head = "recipe: shakespeare-char-cpu\nset: "
+    found = trials(tmp_path, f"{head}{{model.n_layer: 2}}\n---\n{head}{{model.n_layer: 3}}\n")
+    assert [trial.settings for trial in found] == [{"model.n_layer": 2}, {"model.n_layer": 3}]
+
+
 def test_a_part_is_chosen_before_its_fields_whatever_the_order(tmp_path: Path) -> None:
     text = "recipe: shakespeare-char-cpu\nset: {model.block.norm.eps: 1.0e-3}\n"
     found = trials(tmp_path, text + "grid: {model.block.norm: [rms]}\n")
@@ -142,6 +148,13 @@ def test_flags_that_make_one_choice_here_are_taken_together(tmp_path: Path) -> N
     assert found.model.position.name == "rotary"
     found = one(tmp_path, "use_post_ln: true\nuse_pre_ln: false\n")
     assert (found.model.block.name, found.model.block.norm.name) == ("postnorm", "rms")
+
+
+def test_a_choice_varies_whichever_of_its_flags_has_several_values(tmp_path: Path) -> None:
+    text = "use_abs_pos_embeddings: false\nuse_rotary_embeddings: [true, false]\n"
+    rotary = {"name": "rotary", "interleaved": True}
+    found = [trial.settings for trial in trials(tmp_path, text)]
+    assert found == [{"model.position": rotary}, {"model.position": "none"}]
 
 
 def test_all_that_cannot_be_translated_is_named_at_once(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,19 @@ from espalier.study.orders import Command, Orders
 from espalier.study.plan import Trial
 from espalier.study.pool import Pool, SetAside
 from espalier.study.worker import Worker, alike
-from tests.study.synthetic import failing, objective, script, sessions, trials
+from tests.study.synthetic import (
+    at_once,
+    complete,
+    failing,
+    objective,
+    script,
+    sessions,
+    states,
+    trials,
+)
 
 
-def here(book: Book, number: int, command: Command = objective) -> Pool:
+def here(book: Book, number: int, command: Command = at_once) -> Pool:
     return Pool(book, Local(book, [Worker(i) for i in range(number)], command))
 
 
@@ -30,17 +38,9 @@ def strike(attempt: object) -> None:
     os.kill(attempt.process.pid, signal.SIGKILL)
 
 
-def complete(book: Book) -> list[str]:
-    return sorted(r["key"] for r in book.records() if r["state"] == COMPLETE)
-
-
-def states(events: Sequence[object]) -> list[str]:
-    return [getattr(event, "state", "ASIDE") for event in events]
-
-
 def test_under_random_kills_each_trial_is_complete_once_and_none_is_lost(tmp_path: Path) -> None:
     book, made, luck = Book(tmp_path), trials(40), random.Random(7)
-    pool = here(book, 8)
+    pool = here(book, 8, objective)
     kills = 0
 
     def now_and_then() -> bool:
@@ -63,7 +63,7 @@ def states_of(book: Book, state: str) -> int:
 
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(1)
-    pool = here(book, 1)
+    pool = here(book, 1, objective)
 
     def once() -> bool:
         if book.step(made[0]) >= 2 and states_of(book, KILLED) == 0:
@@ -129,7 +129,7 @@ def test_a_failed_trial_does_not_stop_the_others_and_is_tried_by_the_next_call(
 
     def second_fails(trial: Trial, book: Book, device: str) -> Orders:
         wrong = trial is made[1]
-        return failing(2, "step 5: diverged") if wrong else objective(trial, book, device)
+        return failing(2, "step 5: diverged") if wrong else at_once(trial, book, device)
 
     with book.held(made):
         events = list(here(book, 1, second_fails).run(made))
@@ -148,7 +148,7 @@ def test_a_worker_whose_trials_fail_alike_is_set_aside_and_others_take_them(
     def bad_device(trial: Trial, book: Book, device: str) -> Orders:
         if device == "cuda:0":
             return failing(1, f"bug: RuntimeError: CUDA error at {trial.key}")
-        return objective(trial, book, device)
+        return at_once(trial, book, device)
 
     crew = [Worker(0, "cuda:0"), Worker(1, "cuda:1")]
     with book.held(made):
@@ -178,7 +178,7 @@ def test_a_trial_killed_at_one_place_again_and_again_has_failed(tmp_path: Path) 
 def test_memory_bounds_how_many_run_at_once(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(6)
     needs, crew = dict.fromkeys((t.key for t in made), 30), [Worker(i) for i in range(4)]
-    pool = Pool(book, Local(book, crew, objective, needs, {"cpu": 70}))
+    pool = Pool(book, Local(book, crew, at_once, needs, {"cpu": 70}))
     most = 0
 
     def look() -> bool:
@@ -194,7 +194,7 @@ def test_memory_bounds_how_many_run_at_once(tmp_path: Path) -> None:
 def test_a_trial_too_large_for_the_memory_runs_alone(tmp_path: Path) -> None:
     book, made = Book(tmp_path), trials(2)
     needs, crew = dict.fromkeys((t.key for t in made), 99), [Worker(i) for i in range(2)]
-    pool = Pool(book, Local(book, crew, objective, needs, {"cpu": 70}))
+    pool = Pool(book, Local(book, crew, at_once, needs, {"cpu": 70}))
     with book.held(made):
         assert states(list(pool.run(made))) == [STARTED, COMPLETE] * 2
 
@@ -223,7 +223,7 @@ def test_an_interrupted_study_ends_soon_and_goes_on_later(tmp_path: Path) -> Non
     book, made = Book(tmp_path), trials(4)
     start = time.monotonic()
     with book.held(made):
-        list(here(book, 2).run(made, lambda: book.step(made[0]) > 2))
+        list(here(book, 2, objective).run(made, lambda: book.step(made[0]) > 2))
     assert time.monotonic() - start < 30
     assert len(complete(book)) < 4
     with book.held(made):

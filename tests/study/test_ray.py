@@ -11,10 +11,17 @@ from espalier.errors import MachineError, UserError
 from espalier.study.book import COMPLETE, KILLED, STARTED, Book
 from espalier.study.launch import ray as launch
 from espalier.study.launch.errand import tries
-from espalier.study.orders import Command, Orders
-from espalier.study.plan import Trial
-from espalier.study.pool import Event, Pool, SetAside
-from tests.study.synthetic import failing, objective, sessions, trials
+from espalier.study.orders import Command
+from espalier.study.pool import Pool, SetAside
+from tests.study.synthetic import (
+    complete,
+    failing_if,
+    objective,
+    sessions,
+    slow,
+    states,
+    trials,
+)
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'espalier[ray]'")
 
@@ -40,16 +47,6 @@ def here(place: Path, command: Command = objective, workers: int = 4) -> Pool:
     return Pool(book, launch.OnRay(book, asked, command))
 
 
-def complete(book: Book) -> list[str]:
-    return sorted(r["key"] for r in book.records() if r["state"] == COMPLETE)
-
-
-def slow(trial: Trial, book: Book, device: str) -> Orders:
-    """Ten steps in a second and a half."""
-    begin, again = objective(trial, book, device)
-    return Orders((*begin[:-1], "0.15"), (*again[:-1], "0.15"))
-
-
 def test_a_killed_workers_trial_is_run_again_from_its_checkpoint(tmp_path: Path) -> None:
     (trial,), pool = trials(1), here(tmp_path, slow)
     struck = False
@@ -62,24 +59,17 @@ def test_a_killed_workers_trial_is_run_again_from_its_checkpoint(tmp_path: Path)
         return False
 
     with pool.book.held([trial]):
-        events = [event for event in pool.run([trial], once) if isinstance(event, Event)]
-    assert [event.state for event in events] == [STARTED, KILLED, STARTED, COMPLETE]
+        events = list(pool.run([trial], once))
+    assert states(events) == [STARTED, KILLED, STARTED, COMPLETE]
     first, second = sessions(pool.book.run(trial))
     assert first == 0
     assert second >= 2
 
 
 def test_a_machine_whose_trials_fail_alike_gets_no_more(tmp_path: Path) -> None:
-    bad = ray.nodes()[0]["NodeID"] if ray.is_initialized() else ""
-    made, broken = trials(10), failing(1, "CUDA error").begin[1]
-
-    def on_good_machines(trial: Trial, book: Book, device: str) -> Orders:
-        begin, again = objective(trial, book, device)
-        first = f"if '{bad}' in open({str(book.beside(trial, 'tries'))!r}).readlines()[-1]:\n"
-        first += f"    {broken}\n"
-        return Orders(("-c", first + begin[1], *begin[2:]), ("-c", first + again[1], *again[2:]))
-
-    pool = here(tmp_path, on_good_machines)
+    bad = launch.connect().nodes()[0]["NodeID"]
+    made = trials(10)
+    pool = here(tmp_path, failing_if(f"'{bad}' in open('{{tries}}').readlines()[-1]", "CUDA error"))
     with pool.book.held(made):
         events = list(pool.run(made))
     assert [one.cause for one in events if isinstance(one, SetAside)] == ["CUDA error"]

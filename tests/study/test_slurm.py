@@ -1,7 +1,7 @@
 """`--on slurm`, on a stand-in for SLURM's programs: there is none where these tests run."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,18 @@ from espalier.study.launch import slurm
 from espalier.study.launch.errand import tries
 from espalier.study.launch.queue import Request
 from espalier.study.launch.slurm import OnSlurm
-from espalier.study.orders import Command, Orders
-from espalier.study.plan import Trial
-from espalier.study.pool import Event, Pool, SetAside
+from espalier.study.orders import Command
+from espalier.study.pool import Pool, SetAside
 from tests.study import standin
-from tests.study.synthetic import failing, objective, sessions, trials
+from tests.study.synthetic import (
+    complete,
+    failing_if,
+    objective,
+    sessions,
+    slow,
+    states,
+    trials,
+)
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install 'espalier[dist]'")
 
@@ -33,20 +40,6 @@ def _slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def here(tmp_path: Path, command: Command = objective, most: int = 2) -> Pool:
     book = Book(tmp_path / "study", "lease")
     return Pool(book, OnSlurm(book, Request("cpu", most=most), {"time": 60}, command))
-
-
-def states(events: Sequence[object]) -> list[str]:
-    return [event.state if isinstance(event, Event) else "ASIDE" for event in events]
-
-
-def complete(book: Book) -> list[str]:
-    return sorted(r["key"] for r in book.records() if r["state"] == COMPLETE)
-
-
-def slow(trial: Trial, book: Book, device: str) -> Orders:
-    """Ten steps in a second and a half."""
-    begin, again = objective(trial, book, device)
-    return Orders((*begin[:-1], "0.15"), (*again[:-1], "0.15"))
 
 
 def test_trials_are_the_tasks_of_one_array_and_each_is_complete_once(tmp_path: Path) -> None:
@@ -88,7 +81,7 @@ def test_what_loses_its_machine_is_requeued_and_goes_on_from_its_checkpoint(
 
 def test_a_machine_whose_trials_fail_alike_gets_no_more(tmp_path: Path) -> None:
     made = trials(9)
-    pool = here(tmp_path, bad_machine)
+    pool = here(tmp_path, failing_if("os.environ['SLURMD_NODENAME'] == 'n0'", "CUDA error"))
     with pool.book.held(made):
         events = list(pool.run(made))
     assert [one.cause for one in events if isinstance(one, SetAside)] == ["CUDA error"]
@@ -100,12 +93,17 @@ def test_a_machine_whose_trials_fail_alike_gets_no_more(tmp_path: Path) -> None:
     assert aside not in late
 
 
-def bad_machine(trial: Trial, book: Book, device: str) -> Orders:
-    """Fails on n0."""
-    broken = failing(1, "CUDA error").begin[1]
-    begin, again = objective(trial, book, device)
-    first = f"import os\nif os.environ['SLURMD_NODENAME'] == 'n0':\n    {broken}\n"
-    return Orders(("-c", first + begin[1], *begin[2:]), ("-c", first + again[1], *again[2:]))
+def test_a_task_asks_for_the_memory_of_what_is_sent_and_not_only_of_the_first_that_was_known(
+    tmp_path: Path,
+) -> None:
+    (trial,), needs = trials(1), {"the baseline of a search": 10**9}
+    launcher = OnSlurm(Book(tmp_path / "study"), Request(memory=needs), {}, objective)
+    needs[trial.key] = 3 * 10**9  # proposed later
+    attempt = launcher.attempt(trial, launcher.places({})[0])
+    launcher.start([attempt])
+    launcher.end([attempt])
+    asked = standin.asked((standin.jobs() / "1.job").read_text("utf-8"))
+    assert asked["mem"] == "3001MB"
 
 
 def test_what_is_interrupted_is_taken_out_of_the_queue_and_goes_on_later(tmp_path: Path) -> None:

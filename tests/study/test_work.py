@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,7 @@ from espalier.study.launch.errand import tries
 from espalier.study.orders import Orders
 from espalier.study.shared import Hand, Shared
 from espalier.study.worker import Worker
+from tests.search.synthetic import an_hour_ago
 from tests.study import hand
 from tests.study.synthetic import failing, sessions, trials
 from tools import postgres
@@ -79,8 +81,8 @@ def test_a_silent_workers_trial_is_finished_by_the_next_from_its_checkpoint(
     first.wait()
     (run,) = study.glob("runs/*")
     wait(lambda: lock.owner_of(run / "lock") is None, seconds=5)  # nothing outlives its worker
-    time.sleep(3)  # it beat once a second, and is gone after two
-    hand.main(study, storage, "0.01")
+    an_hour_ago(hosts.open_study(planning.kept(study), study, storage))
+    hand.main(study, storage, 0.01)
     began, again = sessions(run)
     assert began == 0
     assert again >= 2
@@ -114,7 +116,7 @@ def test_a_trial_whose_worker_never_gave_a_sign_of_life_is_repeated(
     shared = hosts.open_study(planning.kept(study), study, storage, heartbeat=1)
     lost = shared.ask()  # and killed at once: Optuna itself does not miss it
     hosts.heal(shared)
-    time.sleep(3)
+    an_hour_ago(shared)
     hosts.heal(shared)  # no second sign is made up
     optuna.storages.fail_stale_trials(shared)
     assert hosts.lease(shared.ask()) == hosts.lease(lost)
@@ -127,11 +129,16 @@ def test_a_trial_that_was_found_silent_and_not_put_back_is_put_back_once(
     lost = shared.ask()
     shared.tell(lost, state=optuna.trial.TrialState.FAIL)
     hosts.heal(shared)  # somebody may be about to
-    time.sleep(3)
+    assert not waiting(shared)
+    an_hour_ago(shared)
+    shared = hosts.open_study(planning.kept(study), study, storage, heartbeat=1)  # knows no times
     hosts.heal(shared)
     hosts.heal(shared)
-    waiting = [one for one in shared.get_trials() if one.state.name == "WAITING"]
-    assert [one.system_attrs["retry_history"] for one in waiting] == [[lost.number]]
+    assert [one.system_attrs["retry_history"] for one in waiting(shared)] == [[lost.number]]
+
+
+def waiting(study: Any) -> list[Any]:
+    return [one for one in study.get_trials() if one.state.name == "WAITING"]
 
 
 def test_a_worker_trains_what_is_left_and_shows_the_best(

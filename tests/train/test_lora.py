@@ -8,11 +8,14 @@ import torch
 
 import espalier as esp
 from espalier import experiment as experiments
+from espalier import initial
+from espalier.config import decode
 from espalier.errors import ConfigError, UserError
 from espalier.fit import fit
 from espalier.nn.gpt import GPTConfig, make
-from espalier.run import MODEL, OPTIMIZER, Run
+from espalier.run import BASE, MODEL, OPTIMIZER, Run
 from espalier.train import checkpoint, lora, setup, tuning
+from espalier.train.parallel.ranks import Ranks
 from espalier.train.settings import LoraConfig, TrainConfig
 from tests.train.tiny import corpus, experiment
 
@@ -104,12 +107,36 @@ def test_an_interrupted_run_goes_on_bit_for_bit(base, tmp_path):
 
 def test_a_base_that_has_changed_is_refused(base, tmp_path):
     list(fit(tuned(base, "train.lora={rank: 2}"), tmp_path / "run", device="cpu"))
-    file = tmp_path / "run" / lora.BASE
+    file = tmp_path / "run" / BASE
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(UserError, match="has changed since the adapters"):
         experiments.weights_of(tmp_path / "run")
+
+
+class Second(Ranks):
+    """The second of two, who hears what the first has said."""
+
+    rank, count = 1, 2
+
+    def __init__(self, *said: str):
+        self.said = [*said]
+
+    def tell(self, text: str) -> str:
+        return self.said.pop(0)
+
+
+def test_ranks_agree_on_whether_there_is_a_base(base, tmp_path, monkeypatch):
+    """The first found none, and has written it when the second looks."""
+    plan = tuned(base, "train.lora={rank: 2}")
+    list(fit(plan, tmp_path / "run", device="cpu"))
+    run, second = Run.open(tmp_path / "run"), Second("", "its hash")
+    net = make(decode(experiments.Experiment, run.config).model, 1)
+    tuning.prepare(net, plan.train, 1)
+    monkeypatch.setattr(initial, "here", lambda: second)
+    assert initial.base(net, plan.train, run, resume=True) == {"base": "its hash"}
+    assert second.said == []
 
 
 def test_a_target_that_names_nothing_is_refused():
@@ -163,7 +190,7 @@ def test_what_is_trained_whole_beside_adapters_is_kept_with_them(base, tmp_path)
     run = Run.open(tmp_path / "run")
     held = checkpoint.read(run.latest() / MODEL)
     assert held["trunk.embed.weight"].shape == (13, 16)
-    assert "trunk.embed.weight" not in checkpoint.read(run.path / lora.BASE)
+    assert "trunk.embed.weight" not in checkpoint.read(run.path / BASE)
     opened = experiments.weights_of(run.path).get_parameter("trunk.embed.weight")
     assert torch.equal(opened, held["trunk.embed.weight"])
     with pytest.raises(ConfigError, match="names no parameter"):

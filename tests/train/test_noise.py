@@ -12,12 +12,14 @@ from espalier.config import decode
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
 from espalier.run import Run
+from espalier.train import setup
 from espalier.train.checkpoint import read
 from espalier.train.events import Stepped
 from espalier.train.noise import Apart, NoiseScale, estimates
+from espalier.train.parallel.ranks import Ranks
 from espalier.train.parallel.spread import Spread
 from espalier.train.settings import TrainConfig
-from tests.train import tiny
+from tests.train import tiny, together
 
 
 def test_the_estimates_of_known_expectations_are_exact() -> None:
@@ -117,6 +119,15 @@ def test_one_window_has_no_parts_to_compare(corpus: Path, tmp_path: Path) -> Non
     words = ["train.noise_scale=true", "train.gradient_accumulation_steps=1", "data.batch_size=1"]
     with pytest.raises(UserError, match="noise_scale compares parts of an update"):
         trained(corpus, tmp_path / "run", *words)
+
+
+def test_of_ranks_each_has_parts_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Ranks):
+        count = 2
+
+    monkeypatch.setattr(setup, "spread", lambda model, device, *_: Spread(model, device, Two()))
+    with pytest.raises(UserError, match=r"data\.batch_size=4"):
+        together.stepper({}, noise_scale=True, gradient_accumulation_steps=1)
 
 
 def test_an_interval_is_at_least_one() -> None:

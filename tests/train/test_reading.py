@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from espalier import api, experiment, initial
 from espalier.commands.prepare import Images, prepare
-from espalier.config import decode
+from espalier.config import decode, refine
 from espalier.cost import count
 from espalier.errors import ConfigError, UserError
 from espalier.experiment import Experiment
@@ -20,6 +20,8 @@ from espalier.nn.slots import roles
 from espalier.run import MODEL, OPTIMIZER, Run
 from espalier.train import ema, tuning
 from espalier.train.events import Evaluated, Finished, Noted, Started
+from espalier.train.meter import Utilisation
+from espalier.train.parallel.ranks import Ranks
 from espalier.train.settings import TrainConfig
 from espalier.train.slots import Named
 
@@ -162,6 +164,42 @@ def test_the_mean_of_weights_is_what_is_saved(pages: Path, tmp_path: Path) -> No
     assert load_file(tmp_path / ema.LIVE)["weight"].item() == 12.0
 
 
+def test_a_disk_that_refuses_what_stands_beside_the_mean_refuses_the_save(tmp_path: Path) -> None:
+    mean = ema.weights(torch.nn.Linear(1, 1, bias=False), 0.9)
+    with pytest.raises(OSError, match="No such file"):
+        mean.save(tmp_path / "gone")
+
+
+def test_what_stands_beside_the_mean_takes_room_too() -> None:
+    net = torch.nn.Linear(3, 1, bias=False)
+    assert (ema.weights(net, None).size, ema.weights(net, 0.9).size) == (0, 12)
+
+
+class Two(Ranks):
+    """The first of two, who hears nothing of the other."""
+
+    count = 2
+
+
+def test_flops_of_training_are_those_of_all_ranks(
+    pages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of four images the first rank reads two; the tokens told are here its own."""
+    for module in ("fit", "train.stages"):
+        monkeypatch.setattr(f"espalier.{module}.here", Two)
+    trained(pages, tmp_path / "run", "train.max_iters=1")
+    run = Run.open(tmp_path / "run")
+    told = next(record for record in run.metrics() if record["kind"] == "train")
+    meter = Utilisation(decode(Experiment, run.config).model, "fp32", "cpu")
+    assert told["total_flops"] == pytest.approx(meter.work(told["tokens"], {128: 4}))
+
+
+def test_rows_with_images_are_not_cut_and_no_run_is_begun(pages: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would cut images"):
+        trained(pages, tmp_path / "run", "train.length_schedule=[{until: 3, block_size: 16}]")
+    assert not (tmp_path / "run").exists()
+
+
 def counted(recipe: str) -> Iterator[int]:
     """Parameters of the encoder and of the GPT, and those that the optimizer itself holds."""
     wish = experiment.load(recipe)
@@ -195,6 +233,16 @@ def test_a_run_with_images_can_be_opened_and_asked(first: Path, pages: Path) -> 
     assert loaded.views(file).whole.shape == (3, 128, 128)
     assert Run.open(first).latest() is not None
     assert isinstance(loaded.chat.image_id, int)
+
+
+def test_a_run_of_a_mixture_reads_a_file_as_its_corpus_of_images_was_prepared(
+    first: Path, pages: Path
+) -> None:
+    loaded = api.load(first, device="cpu")
+    mixture = {"corpus": None, "mixture": [{"corpus": str(pages)}], "images": {"mode": None}}
+    loaded.config = refine(loaded.config, {"data": mixture})
+    file = next((pages / "images").rglob("*.png"))
+    assert loaded.views(file).whole.shape == (3, 128, 128)
 
 
 def test_text_and_images_are_mixed_in_one_run(pages: Path, tmp_path: Path) -> None:

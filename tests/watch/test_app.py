@@ -187,6 +187,16 @@ def test_rows_are_written_as_csv(study: Made, tmp_path: Path) -> None:
     assert place.read_text("utf-8").splitlines()[:2] == ["norm,best", "rms,2.0"]
 
 
+def test_on_a_terminal_too_the_csv_has_every_trial_whole(
+    study: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.console.on_terminal", lambda stream: True)
+    place = tmp_path / "rows.csv"
+    line = ["watch", str(study.place), "--where", "state=complete", "--columns", "norm,train"]
+    assert cli.main([*line, "--csv", str(place)]) == 0
+    assert place.read_text("utf-8").splitlines()[1:] == ["rms,1.9", "layer,2.9", "dyt,2.4"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -1,26 +1,28 @@
 """Dots in a terminal, and the places of values on their axes."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from espalier.study.axis import axis, short, words
-from espalier.watch.plot import Canvas, Series, draw, plain
+from espalier.watch.plot import Canvas, Cell, Series, draw
 
 
-def text(canvas: Canvas) -> list[str]:
-    return ["".join(cell.text for cell in row) for row in canvas.rows()]
+def text(lines: Sequence[Sequence[Cell]]) -> list[str]:
+    return ["".join(cell.text for cell in line).rstrip() for line in lines]
 
 
 def test_the_corners_are_where_they_belong() -> None:
     canvas = Canvas(2, 1)
     canvas.line((0, 0), (0, 0), 0)
     canvas.line((1, 1), (1, 1), 0)
-    assert text(canvas) == ["⡀⠈"]
+    assert text(canvas.rows()) == ["⡀⠈"]
 
 
 def test_a_line_has_a_dot_in_every_column_on_its_way() -> None:
     canvas = Canvas(2, 1)
     canvas.line((0, 0), (1, 1), 0)
-    assert text(canvas) == ["⡠⠊"]
+    assert text(canvas.rows()) == ["⡠⠊"]
 
 
 def test_a_dot_alone_is_two_by_two_and_has_its_series() -> None:
@@ -31,7 +33,7 @@ def test_a_dot_alone_is_two_by_two_and_has_its_series() -> None:
 
 
 def test_a_plot_has_title_labels_and_the_size_that_was_asked_for() -> None:
-    lines = list(plain(draw([Series("a", [(0, 1.0), (100, 2.0)])], ("step", "loss"), 40, 10)))
+    lines = text(draw([Series("a", [(0, 1.0), (100, 2.0)])], ("step", "loss"), 40, 10))
     assert lines[0] == "loss over step"
     assert lines[1].startswith("       2 │")
     assert lines[7].startswith("       1 │")
@@ -41,7 +43,7 @@ def test_a_plot_has_title_labels_and_the_size_that_was_asked_for() -> None:
 
 def test_names_stand_under_their_points() -> None:
     cloud = Series("all", [("rms", 1.0), ("layer", 2.0), ("rms", 3.0)], joined=False)
-    lines = list(plain(draw([cloud], ("norm", "best"), 50, 10)))
+    lines = text(draw([cloud], ("norm", "best"), 50, 10))
     assert lines[-1].split() == ["rms", "layer"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import UserError
-from espalier.study.book import Book, Record
+from espalier.study.book import STARTED, Book, Record
 from espalier.study.table import Point, complete, latest, points
 from espalier.tree import read_yaml
 
@@ -130,5 +130,5 @@ def _costs(point: Point) -> dict[str, float]:
 def _tries(records: Iterable[Record]) -> dict[str, int]:
     found: dict[str, int] = {}
     for record in records:
-        found[record["key"]] = found.get(record["key"], 0) + (record["state"] == "STARTED")
+        found[record["key"]] = found.get(record["key"], 0) + (record["state"] == STARTED)
     return found

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from espalier.lock import LEASE
 from espalier.study.book import Book, Keyed
+from espalier.study.launch import GRACE
 from espalier.study.orders import Orders
 from espalier.study.process import (
     STUCK,
@@ -31,7 +32,6 @@ from espalier.study.process import (
 )
 
 LOOK = 0.1  # seconds between two looks at the process
-GRACE = 60.0  # for saving, when it is to end
 OWNED = 5.0  # seconds that a former owner of the run may take to be gone
 BUG, MACHINE = 1, 3  # exit codes
 LOST, STOPPED = -9, 143  # and those after which it begins again

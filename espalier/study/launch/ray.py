@@ -102,9 +102,8 @@ class OnRay(Queue):
         for force in (False, True):
             for handle in left:
                 self.ray.cancel(handle, force=force)
-            _, left = (
-                self.ray.wait(left, num_returns=len(left), timeout=GRACE) if left else ([], [])
-            )
+            if left:
+                _, left = self.ray.wait(left, num_returns=len(left), timeout=GRACE)
 
     def report(self, sent: Sent) -> Report | None:
         done, _ = self.ray.wait([sent.handle], timeout=0)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espalier.errors import MachineError, UserError, nearest, need
 from espalier.study.book import Book
@@ -21,6 +21,9 @@ from espalier.study.launch import Attempt
 from espalier.study.launch.errand import LOST, STOPPED, Errand, Report
 from espalier.study.launch.queue import Queue, Request, Sent
 from espalier.study.orders import Command, train
+
+if TYPE_CHECKING:
+    from espalier.study.plan import Trial
 
 LOOK = 2.0  # seconds between two looks at the queue
 ARRAY = 1000  # tasks of one array; SLURM's own default refuses more
@@ -44,7 +47,8 @@ class OnSlurm(Queue):
             raise MachineError(
                 "no srun here: --on slurm runs where SLURM takes jobs, such as a login machine"
             ) from None
-        self._set(self._asked(request) | dict(settings))
+        self.settings = dict(settings)
+        self._set(self._asked(request) | self.settings)
 
     def _asked(self, request: Request) -> dict[str, Any]:
         found: dict[str, Any] = {
@@ -55,10 +59,16 @@ class OnSlurm(Queue):
             "additional_parameters": {"requeue": True},
         }
         if request.device.startswith("cuda"):
-            return found | {"gpus_per_node": 1}
-        if request.memory:
-            return found | {"mem": f"{max(request.memory.values()) // 10**6 + 1}MB"}
+            found["gpus_per_node"] = 1
         return found
+
+    def _memory(self, trials: Iterable[Trial]) -> dict[str, Any]:
+        """Of a task of an array: what the largest needs; a search has others at each call."""
+        known = self.request.memory
+        needs = [known[trial.key] for trial in trials if trial.key in known]
+        if not needs or self.request.device.startswith("cuda"):
+            return {}
+        return {"mem": f"{max(needs) // 10**6 + 1}MB"}
 
     def _set(self, settings: Mapping[str, Any]) -> None:
         known = self.submitit.SlurmExecutor._valid_parameters()
@@ -77,9 +87,10 @@ class OnSlurm(Queue):
     def start(self, attempts: list[Attempt]) -> None:
         if not attempts:
             return
+        ours = [one for one in attempts if isinstance(one, Sent)]
+        self._set(self._memory(one.trial for one in ours) | self.settings)
         if aside := self.avoided():
             self._set({"exclude": ",".join(aside)})
-        ours = [one for one in attempts if isinstance(one, Sent)]
         try:
             jobs = self.executor.map_array(Job(), [self.errand(one.trial) for one in ours])
         except (OSError, self.submitit.core.utils.FailedJobError) as error:

@@ -59,22 +59,19 @@ def write_index(file: Path, count: int) -> None:
     write_json(index_of(file), {"format": FORMAT, "files": names, "tensors": shapes})
 
 
-def read_index(file: Path) -> tuple[list[Path], dict[str, list[int]]]:
-    """The files that together stand for `file`, and the shape of each tensor."""
+def read_index(file: Path) -> list[Path]:
+    """The files that together stand for `file`."""
     found = read_json(index_of(file))
     try:
         if found["format"] != FORMAT:
             raise UserError(f"{index_of(file)} is of the format {found['format']!r}, not {FORMAT}")
-        return [file.with_name(name) for name in found["files"]], dict(found["tensors"])
+        return [file.with_name(name) for name in found["files"]]
     except (KeyError, TypeError):
         raise UserError(f"{index_of(file)} is damaged") from None
 
 
 class Stored(Mapping[str, Tensor]):
-    """Whole tensors of `file`, or of the pieces that stand for it, each read when it is asked for.
-
-    UserError where a file is missing or is none; use it inside `opened`.
-    """
+    """Whole tensors of open files that together hold them, each read when it is asked for."""
 
     def __init__(self, files: Sequence[Any]):
         self._at: dict[str, list[Any]] = {}
@@ -95,8 +92,8 @@ class Stored(Mapping[str, Tensor]):
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Stored]:
-    """The tensors of a safetensors file, whole or in pieces."""
-    files = [file] if file.is_file() else read_index(file)[0]
+    """The tensors of a safetensors file, whole or in pieces; UserError where one is none."""
+    files = [file] if file.is_file() else read_index(file)
     with contextlib.ExitStack() as stack:
         try:
             yield Stored([stack.enter_context(safe_open(one, "pt")) for one in files])

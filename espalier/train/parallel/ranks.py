@@ -160,17 +160,15 @@ def failure(error: Exception, rank: int, store: Any) -> BaseException:
     """What a rank raises in the place of `error`: silence, where another has spoken before."""
     with contextlib.suppress(ValueError):  # torchrun's, who would have it die without a word
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    text, mine = str(error), error
-    if _lost(error):
+    lost, mine = _lost(error), error
+    if lost:
         mine = MachineError(
             f"rank {rank} has lost another rank, which ended without a word (killed? out of "
             "memory?). The newest checkpoint stands: start all ranks again with --resume RUN"
         )
-    elif rank and isinstance(error, UserError):
-        mine = UserError(f"rank {rank}: {text}")
-    elif rank and isinstance(error, MachineError):
-        mine = MachineError(f"rank {rank}: {text}")
-    if rank and not _lost(error):
+    elif rank and isinstance(error, (UserError, MachineError)):
+        mine = type(error)(f"rank {rank}: {error}")
+    if rank and not lost:
         time.sleep(GRACE)
     if not _first(store, rank):
         return SystemExit(1)
@@ -180,7 +178,7 @@ def failure(error: Exception, rank: int, store: Any) -> BaseException:
 
 def _lost(error: Exception) -> bool:
     """Whether it is the silence of another rank that an error tells of."""
-    if isinstance(error, (UserError, MachineError)) or not isinstance(error, RuntimeError):
+    if isinstance(error, MachineError) or not isinstance(error, RuntimeError):
         return False
     said = any(sign in str(error).lower() for sign in LOST)
     return said or isinstance(error, dist.DistError)

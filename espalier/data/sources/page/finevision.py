@@ -32,6 +32,8 @@ class FinevisionConfig(PageConfig):
             name = f"{self.subset}-{number:06d}"
             try:
                 yield Sample(name, self._turns(row), facts={"source": str(row.get("source"))})
+            except (KeyError, TypeError):
+                yield Fault(name, "its texts are no turns of user and assistant")
             except UserError as error:
                 yield Fault(name, str(error))
 

@@ -33,7 +33,7 @@ class LocalConfig(PageConfig):
 def is_local(name: str) -> bool:
     """Whether a source's name is a place that holds such samples: JSON that speaks of images."""
     place = Path(name)
-    if place.is_dir():
+    if name and place.is_dir():
         return any((place / one).is_file() for one in NAMES)
     if not place.is_file() or place.suffix not in (".json", ".jsonl"):
         return False
@@ -61,7 +61,7 @@ def _records(file: Path) -> Iterator[Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8: byte {error.start}") from None
     if file.suffix == ".jsonl":
-        for line in text.splitlines():
+        for line in text.split("\n"):  # splitlines would cut at U+2028 as well
             if line.strip():
                 yield _parsed(line)
         return

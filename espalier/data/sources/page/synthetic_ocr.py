@@ -35,7 +35,7 @@ class SyntheticOcrConfig(PageConfig):
     Pillow's own font; image i depends on nothing but the seed, the settings and its split.
     """
 
-    samples: int | None = Field(default=1000, ge=2)
+    samples: int = Field(default=1000, ge=2)
     """Images; the validation share of them is held out."""
     kinds: tuple[Kind, ...] = ("receipt", "chart", "page")
     """One after the other, as in kinds=receipt,page."""
@@ -62,7 +62,6 @@ class SyntheticOcrConfig(PageConfig):
         return square if square <= LARGEST else "gundam"
 
     def read(self, place: Path | None, val_fraction: float) -> Iterator[Sample | Fault]:
-        assert self.samples is not None
         held = max(1, round(self.samples * val_fraction))
         if held >= self.samples:
             raise UserError(f"{self.samples} samples are too few for --val-fraction {val_fraction}")
