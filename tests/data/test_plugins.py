@@ -86,7 +86,13 @@ def tones(file: Path) -> Path:
     return file
 
 
+def written(file: Path) -> Path:
+    file.write_text("one stream of text " * 30, encoding="utf-8")
+    return file
+
+
 FILES: dict[str, Callable[[Path], Path]] = {
+    "aligned": written,
     "chess": games,
     "midi": tones,
     "music": tunes,
@@ -237,6 +243,20 @@ class MineConfig(PluginConfig):
         for i in range(self.count):
             yield Document(f"document {i}", "val" if i % 3 == 0 else "train")
 """
+
+
+def test_aligned_texts_are_digits_of_one_token(tmp_path: Path) -> None:
+    words, kinds = tmp_path / "words.txt", tmp_path / "kinds.txt"
+    words.write_text("abca" * 10, encoding="utf-8")
+    kinds.write_text("vccv" * 10, encoding="utf-8")
+    corpus = make(tmp_path / "out", "aligned", words, kinds)
+    assert corpus.meta["source"]["sizes"] == [3, 2]
+    assert corpus.vocab_size == 7
+    assert corpus.train.gather([0], 5)[0].tolist() == [1, 2, 4, 1, 1]  # av bc cc av av
+    assert documents_of(corpus, "val") == ["avbcccav"]
+    kinds.write_text("vc", encoding="utf-8")
+    with pytest.raises(UserError, match=r"2 characters, .*words.txt 40: streams must be of one"):
+        make(tmp_path / "other", "aligned", words, kinds)
 
 
 def test_a_plugin_of_ones_own_chooses_the_sides(tmp_path: Path) -> None:
