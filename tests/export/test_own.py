@@ -180,11 +180,12 @@ with torch.no_grad():
     how = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
     text = model.generate(ids, images=images, slots=slots, **how)
     more = torch.nn.functional.pad(slots, (0, 2), value=-1)
-    last = model(text[:, :-1], images=images, slots=more).logits[:, -1].argmax(-1)
+    last = model(text[:, :-1], images=images, slots=more).logits[:, -1]
+    chosen = last.gather(1, text[:, -1:])[:, 0]
 print(json.dumps({
     "plain": float((plain - seen["logits"]).abs().max()),
     "padded": float((left - seen["logits"]).abs().max()),
-    "grown": (text[:, -1] == last).tolist(),
+    "grown": float((last.amax(-1) - chosen).max()),
 }))
 """
 
@@ -209,4 +210,4 @@ def test_an_export_sees_the_images_that_it_is_given(tmp_path: Path) -> None:
     found = cleanly(SEEN, tmp_path)
     assert found["plain"] < 1e-5
     assert found["padded"] < 1e-5
-    assert found["grown"] == [True, True]
+    assert found["grown"] < 1e-4  # the likeliest, or one as good as level with it
