@@ -178,6 +178,7 @@ with torch.no_grad():
     plain = model(ids, images=images, slots=slots).logits
     left = model(*padded, images=images, slots=torch.cat([none, slots], 1)).logits[:, 2:]
     how = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0}
+    how["attention_mask"] = torch.ones_like(ids)  # a 0 among them is a token, no padding
     text = model.generate(ids, images=images, slots=slots, **how)
     more = torch.nn.functional.pad(slots, (0, 2), value=-1)
     last = model(text[:, :-1], images=images, slots=more).logits[:, -1]
