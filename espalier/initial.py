@@ -1,5 +1,7 @@
 """Weights of others in place of fresh ones: a run's, or an encoder of images alone."""
 
+from pathlib import Path
+
 from espalier import pretrained
 from espalier.errors import UserError
 from espalier.experiment import open_run, weights_of
@@ -47,7 +49,17 @@ def fill_from(model: GPT, source: str) -> None:
 
 
 def fill_front(front: Front, source: str) -> None:
-    """From a run, or whatever holds an encoder in the official names; nothing, or all of it."""
+    """From a run, or whatever holds an encoder in the official names; nothing, or all of it.
+
+    `SAM+CLIP`, two models of `transformers`, bring what they have; the rest keeps its start.
+    """
+    held = front.state_dict()
+    if "+" in source and not Path(source).exists():
+        sam, _, clip = source.partition("+")
+        theirs = deepseek_ocr.borrowed(pretrained.locate(sam), pretrained.locate(clip), front)
+        mine = {name: held[name] for name in theirs}
+        checkpoint.fill(mine, theirs, f"train.init_front={source}")
+        return
     place = pretrained.locate(source)
     if not (place / "config.yaml").is_file():
         theirs = deepseek_ocr.read(place, front)
@@ -58,6 +70,5 @@ def fill_front(front: Front, source: str) -> None:
         if found is None:
             raise UserError(f"train.init_front={source}: its model reads no images")
         theirs = dict(found.state_dict())
-    held = front.state_dict()
     mine = {name: t for name, t in held.items() if name in theirs or not deepseek_ocr.apart(name)}
     checkpoint.fill(mine, theirs, f"train.init_front={source}")

@@ -204,6 +204,17 @@ def from_parts(
     return _fitting(found, wanted, where)
 
 
+def borrowed(sam: Path, clip: Path, front: Front) -> dict[str, Tensor]:
+    """As `from_parts`, of `transformers` directories; of whole models the vision model alone."""
+    parts = _vision(sam, "vision_encoder."), _vision(clip, "vision_model.")
+    return from_parts(*parts, front, f"{sam}+{clip}")
+
+
+def _vision(folder: Path, root: str) -> dict[str, Tensor]:
+    held = files.read_tensors(folder)
+    return {name: t for name, t in held.items() if name.startswith(root)} or held
+
+
 def apart(name: str) -> bool:
     """Is a tensor of the front not the encoder's, but the model's that it feeds?"""
     return name.startswith(NORM)

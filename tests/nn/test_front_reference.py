@@ -1,12 +1,14 @@
 """DeepEncoder against `transformers`: the same architecture, the same numbers."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from espalier import initial
 from espalier.errors import UserError
 from espalier.nn.front.deep_encoder import ClipConfig, DeepEncoder, DeepEncoderConfig, SamConfig
 from espalier.nn.slots import Dims, reset
@@ -170,6 +172,18 @@ def test_a_sam_of_transformers_lends_its_weights_and_gives_the_same_map() -> Non
     for part in ours.sam_model.neck:
         x = part(x, NOW)
     torch.testing.assert_close(x, want, atol=2e-5, rtol=1e-4)
+
+
+def test_a_training_starts_from_a_sam_and_a_clip_on_disk(tmp_path: Path) -> None:
+    ours, fresh = encoder(), encoder()
+    sam().save_pretrained(tmp_path / "sam")
+    clip().save_pretrained(tmp_path / "clip")
+    initial.fill_front(ours, f"{tmp_path / 'sam'}+{tmp_path / 'clip'}")
+    lent = deepseek_ocr.from_parts(sam().state_dict(), clip().state_dict(), fresh, "here")
+    own = fresh.state_dict()
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, lent.get(name, own[name])), name
+    assert not torch.equal(ours.sam_model.pos_embed, fresh.sam_model.pos_embed)
 
 
 @torch.no_grad()
