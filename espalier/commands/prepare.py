@@ -83,9 +83,9 @@ def prepare(
         A text file, a folder, a glob in quotes, .jsonl, .jsonl.gz or .parquet; hf:ID or
         hf:ID:CONFIG; or python-stdlib, shakespeare, openwebtext, pile, fineweb; or a plug-in:
         arithmetic, timeseries, aligned, phonemes, music, midi, chess, or a .py of your own; or
-        `new`; or a prepared corpus, to put it together with others of the same tokenizer; or samples with
-        images: synthetic-ocr, finevision:SUBSET, smoltalk, olmocr, fox, omnidocbench, or a folder
-        with train.json, a .json or (with --chat) a .jsonl that names images.
+        `new`; or a prepared corpus, to put it together with others of the same tokenizer; or
+        samples with images: synthetic-ocr, finevision:SUBSET, smoltalk, olmocr, fox, omnidocbench,
+        or a folder with train.json, a .json or (with --chat) a .jsonl that names images.
     more
         More sources for the same corpus; after a plug-in its files and settings (key=value); after
         `new` the name of the plug-in to begin.
