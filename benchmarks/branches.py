@@ -2,7 +2,7 @@
 
     python benchmarks/branches.py [THREADS ...]
 
-Forward and backward in bf16 autocast with fp32 weights, on (4, 512, d) features. First one
+Forward and backward in bf16 autocast with fp32 weights, on 2 or 4 rows of 512 tokens. First one
 block-diagonal map d -> 4 d alone; then a whole neuron's branches: causal convolution (5 taps) and
 feed-forward, without the norm. `grouped` is `F.conv1d(groups=branches)` on channels-first features,
 as the original has it. `ideal` is three dense matrix products of the same number of operations,
@@ -12,6 +12,7 @@ take turns; medians.
 
 import sys
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from rounds import Step, interleaved, page
@@ -19,13 +20,14 @@ from table import Claim
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espalier.native import heap
+from espalier.native import heap, training
 from espalier.nn.cortex.branches import BranchConv, BranchLinear, join
 from espalier.nn.slots import Dims, reset
 from espalier.nn.state import at
 
-BATCH, TIME, TAPS = 4, 512, 5
+TIME, TAPS = 512, 5
 CASES = [(768, 8), (768, 6), (768, 4), (192, 8), (192, 6), (192, 4)]
+ROWS = (2, 4)
 
 
 class Branches(nn.Module):
@@ -43,11 +45,9 @@ class Branches(nn.Module):
 
 
 def ours(part: Branches) -> Callable[[Tensor], Tensor]:
-    now = at(torch.zeros(BATCH, TIME, dtype=torch.long))
-
     def forward(a: Tensor) -> Tensor:
-        _, c = part.conv(a, now)
-        return join(part.down(F.gelu(part.up(c, now)), now))
+        now = at(torch.zeros(a.shape[:2]))
+        return join(part.down(F.gelu(part.up(part.conv(a, now), now)), now))
 
     return forward
 
@@ -75,10 +75,10 @@ def step(part: nn.Module, forward: Callable[[Tensor], Tensor], a: Tensor, grad: 
     return run
 
 
-def ideal(d: int, width: int) -> Step:
+def ideal(rows: int, d: int, width: int) -> Step:
     """x W, g W^T and x^T g with d * width weights."""
-    x, w = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((BATCH * TIME, d), (d, width)))
-    g = torch.randn(BATCH * TIME, width, dtype=torch.bfloat16)
+    x, w = (torch.randn(shape, dtype=torch.bfloat16) for shape in ((rows * TIME, d), (d, width)))
+    g = torch.randn(rows * TIME, width, dtype=torch.bfloat16)
 
     def run() -> None:
         _ = x @ w, g @ w.T, x.T @ g
@@ -92,14 +92,14 @@ def same(part: Branches, a: Tensor) -> None:
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
-def alone(d: int, branches: int) -> dict[str, Step]:
+def alone(rows: int, d: int, branches: int) -> dict[str, Step]:
     """One map d -> 4 d, each side in the layout it works in."""
     dims = Dims(n_layer=1, n_embd=d, n_head=1, block_size=TIME, vocab_size=1)
     part = BranchLinear(branches, d // branches, 4 * d // branches, dims)
     reset(part, 0)
-    now = at(torch.zeros(BATCH, TIME, dtype=torch.long))
-    first = torch.randn(BATCH, d, TIME, dtype=torch.bfloat16, requires_grad=True)
-    ours = first.detach().mT.unflatten(2, (branches, -1)).permute(2, 0, 1, 3).contiguous()
+    now = at(torch.zeros(rows, TIME))
+    first = torch.randn(rows, d, TIME, dtype=torch.bfloat16, requires_grad=True)
+    ours = first.detach().mT.unflatten(2, (branches, -1)).contiguous()
 
     def conv(x: Tensor) -> Tensor:
         return F.conv1d(x, part.weight[..., None], part.bias, groups=branches)
@@ -111,26 +111,26 @@ def alone(d: int, branches: int) -> dict[str, Step]:
         want, got = conv(first.float()).mT, join(batched(ours.float()))
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
     grads = (
-        torch.randn(BATCH, 4 * d, TIME).bfloat16(),
+        torch.randn(rows, 4 * d, TIME).bfloat16(),
         torch.randn(*ours.shape[:3], 4 * d // branches),
     )
     return {
         "grouped": step(part, conv, first, grads[0]),
         "ours": step(part, batched, ours.requires_grad_(), grads[1].bfloat16()),
-        "ideal": ideal(d, 4 * d // branches),
+        "ideal": ideal(rows, d, 4 * d // branches),
     }
 
 
-def whole(d: int, branches: int) -> dict[str, Step]:
+def whole(rows: int, d: int, branches: int) -> dict[str, Step]:
     """A neuron's branches, (batch, time, d) to (batch, time, d)."""
     part = Branches(d, branches)
-    a = torch.randn(BATCH, TIME, d, dtype=torch.bfloat16, requires_grad=True)
+    a = torch.randn(rows, TIME, d, dtype=torch.bfloat16, requires_grad=True)
     same(part, a)
     grad = torch.randn_like(a)
     return {
         "grouped": step(part, grouped(part), a, grad),
         "ours": step(part, ours(part), a, grad),
-        "ideal": ideal(d, (TAPS + 4) * d // branches),
+        "ideal": ideal(rows, d, (TAPS + 4) * d // branches),
     }
 
 
@@ -138,29 +138,34 @@ def main() -> int:
     threads = tuple(int(word) for word in sys.argv[1:]) or (1, 2)
     torch.manual_seed(0)
     heap.keep()
-    head = "d | branches | what | grouped ms | ours ms | ideal ms | grouped / ours | ideal / ours"
-    lines = [f"| {head} |", "|---|---|---|---|---|---|---|---|"]
-    gains: dict[int, list[float]] = {}
-    most: dict[int, list[float]] = {}
+    training.prepare()
+    ratios = "grouped / ours | ideal / ours"
+    lines = [
+        f"| d | branches | tokens | what | grouped ms | ours ms | ideal ms | {ratios} |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    gains: dict[str, list[float]] = {}
+    most: dict[str, list[float]] = {}
     for what, make in (("map", alone), ("neuron", whole)):
-        for d, branches in CASES:
-            sides = make(d, branches)
-            found = {name: time for name, (time, _) in interleaved(sides, threads, 5).items()}
+        for (d, branches), rows in product(CASES, ROWS):
+            sides = make(rows, d, branches)
+            found = {name: time for name, (time, _) in interleaved(sides, threads, 7).items()}
             times = " | ".join(f"{1000 * found[name]:.2f}" for name in sides)
             gain, share = found["grouped"] / found["ours"], found["ideal"] / found["ours"]
-            lines.append(f"| {d} | {branches} | {what} | {times} | {gain:.2f} | {share:.2f} |")
-            if what == "map":
-                gains.setdefault(d, []).append(gain)
-                most.setdefault(d, []).append(found["grouped"] / found["ideal"])
+            size = f"{d} | {branches} | {rows * TIME}"
+            lines.append(f"| {size} | {what} | {times} | {gain:.2f} | {share:.2f} |")
+            group = f"{what}, width {d}"
+            gains.setdefault(group, []).append(gain)
+            most.setdefault(group, []).append(found["grouped"] / found["ideal"])
     title = f"Branches in training, bf16, each side at its better of {list(threads)} threads"
     claims = [
         Claim(
-            f"block-diagonal branches, bf16, width {d}",
-            f"grouped convolution (a dense product: {_range(most[d])})",
-            _range(gains[d]),
+            f"block-diagonal {group}, bf16",
+            f"grouped convolution (dense products: {_range(most[group])})",
+            _range(gains[group]),
             "1.8x",
         )
-        for d in gains
+        for group in gains
     ]
     page("branches", title, lines, claims)
     return 0

@@ -11,8 +11,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,6 @@ FLAGS = (
     "-shared",
     "-fPIC",
 )
-_lock = threading.Lock()
 
 
 class Kernel(Protocol):
@@ -71,20 +70,24 @@ def library(name: str) -> ctypes.CDLL | None:
     if why_not() is not None:
         return None
     source = Path(__file__).parent / f"{name}.cpp"
-    with _lock:
-        try:
-            built = cache() / f"{name}-{_key(source)}.so"
-            if not built.is_file():
-                _build(source, built)
-            return ctypes.CDLL(str(built))
-        except (OSError, subprocess.SubprocessError):
-            return None
+    try:
+        built = cache() / f"{name}-{_key(source)}.so"
+        if not built.is_file():
+            _build(source, built)
+        return ctypes.CDLL(str(built))
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def prepare(*kernels: Kernel) -> bool:
-    """Build or load kernels, and tell each whether it is ready. False where one cannot be had."""
-    for kernel in kernels:
-        kernel.ready = library(kernel.__name__.rpartition(".")[2]) is not None
+    """Build or load kernels, and tell each whether it is ready. False where one is not.
+
+    A kernel whose library has a function `pays` that answers 0 would be no gain on this processor.
+    """
+    with ThreadPoolExecutor(len(kernels)) as pool:
+        made = list(pool.map(library, [kernel.__name__.rpartition(".")[2] for kernel in kernels]))
+    for kernel, built in zip(kernels, made, strict=True):
+        kernel.ready = built is not None and (not hasattr(built, "pays") or bool(built.pays()))
     return all(kernel.ready for kernel in kernels)
 
 
@@ -99,17 +102,19 @@ def function(kernel: str, name: str, *arguments: Any) -> Callable[..., int]:
 
 def _key(source: Path) -> str:
     """Source, headers, flags, compiler, processor features: whatever makes another library."""
+    files = [source, *sorted(source.parent.glob("*.h"))]
+    text = [*(file.read_bytes() for file in files), " ".join(FLAGS).encode(), *_machine()]
+    return hashlib.sha256(b"\0".join(text)).hexdigest()[:16]
+
+
+@functools.cache
+def _machine() -> tuple[bytes, bytes]:
+    """The compiler's version and the processor's features."""
     command = compiler()
     assert command is not None
     version = subprocess.run([command, "--version"], capture_output=True, check=True).stdout
-    cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    features = next(
-        (line for line in cpu.splitlines() if line.startswith(("flags", "Features"))), ""
-    )
-    files = [source, *sorted(source.parent.glob("*.h"))]
-    text = [file.read_bytes() for file in files]
-    text += [" ".join(FLAGS).encode(), version, features.encode()]
-    return hashlib.sha256(b"\0".join(text)).hexdigest()[:16]
+    lines = Path("/proc/cpuinfo").read_bytes().splitlines()
+    return version, next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
 
 
 def _build(source: Path, target: Path) -> None:

@@ -1,8 +1,8 @@
 """The kernels that training on a CPU uses."""
 
-from espalier.native import attention, build, dropout, relu2, rms, rotary
+from espalier.native import attention, branches, build, dropout, relu2, rms, rotary
 
-KERNELS = (attention, dropout, relu2, rms, rotary)
+KERNELS = (attention, branches, dropout, relu2, rms, rotary)
 
 
 def prepare() -> bool:

@@ -121,7 +121,7 @@ def test_the_convolution_and_its_gradients_are_a_grouped_convolutions(dtype: tor
         return x + F.conv1d(past, conv.weight, conv.bias, groups=3).mT
 
     def ours() -> Tensor:
-        return join(conv(x, at(torch.zeros(2, 6)))[1])
+        return join(conv(x, at(torch.zeros(2, 6))))
 
     asked = [x, conv.weight, conv.bias]
     want = [theirs(), *torch.autograd.grad((theirs() * weights).sum(), asked)]
@@ -136,7 +136,7 @@ def test_the_last_tap_is_the_token_itself() -> None:
     with torch.no_grad():
         conv.weight.copy_(torch.tensor([[[100.0, 10.0, 1.0]]]))
         x = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1)
-        _, c = conv(x, at(torch.zeros(1, 4)))
+        c = conv(x, at(torch.zeros(1, 4)))
     assert c.flatten().tolist() == [2, 10 + 4, 100 + 20 + 6, 200 + 30 + 8]
 
 
@@ -147,6 +147,17 @@ def test_each_branch_has_a_matrix_of_its_own() -> None:
         part.weight.copy_(torch.tensor([[2.0], [3.0]]))
         y = join(part(split(torch.tensor([[[5.0, 7.0]]]), 2), NOW))
     assert y.flatten().tolist() == [10.0, 21.0]
+
+
+def test_an_activation_has_parameters_for_each_feature_of_each_branch() -> None:
+    config = model(block={"name": "cortical", "neurons": [3], "activation": "oscillating"})
+    gpt = make(config, 0)
+    neuron = blocks(gpt)[0].neurons[0]
+    omega = neuron.get_parameter("activation.omega")
+    assert omega.shape == (3 * 2 * 16,)
+    gpt(torch.zeros(2, 5, dtype=torch.long)).sum().backward()
+    assert omega.grad is not None
+    assert omega.grad.count_nonzero() == omega.numel()
 
 
 def test_the_trace_fades_by_tau_and_sees_only_the_past() -> None:

@@ -1,8 +1,8 @@
-"""Maps that are block-diagonal over branches.
+"""Maps that are block-diagonal over branches, on (batch, time, branches, width).
 
-Between `split` and `join` the branch comes first, (branches, batch, time, width), so that each map
-is one batched product over contiguous matrices. Weights are kept as a grouped convolution keeps
-them: (branches * out, in) or (branches * out, in, taps), rows branch by branch.
+Memory lies in that order where the kernel of `native/branches.cpp` works, else branch by branch, so
+that a map is one batched product over contiguous matrices. Weights are kept as a grouped
+convolution keeps them: (branches * out, in) or (branches * out, in, taps), rows branch by branch.
 """
 
 from typing import Any
@@ -12,18 +12,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from espalier.native import branches as native
 from espalier.nn.slots import Dims, Part, fused
 from espalier.nn.state import Pass, Tail
 
+FEW = 32  # tokens, below which laying out the weights costs more than the kernel gains
+
 
 def split(x: Float[Tensor, "batch time width"], branches: int) -> Tensor:
-    """(branches, batch, time, width / branches), contiguous."""
-    return x.reshape(*x.shape[:2], branches, -1).permute(2, 0, 1, 3).contiguous()
+    """(batch, time, branches, width / branches), a view."""
+    return x.view(*x.shape[:2], branches, -1)
 
 
-def join(x: Float[Tensor, "branches batch time each"]) -> Float[Tensor, "batch time width"]:
+def join(x: Float[Tensor, "batch time branches each"]) -> Float[Tensor, "batch time width"]:
     """The inverse of `split`."""
-    return x.permute(1, 2, 0, 3).flatten(2)
+    return x.flatten(2)
 
 
 class BranchLinear(Part):
@@ -32,6 +35,7 @@ class BranchLinear(Part):
     def __init__(self, branches: int, n_in: int, n_out: int, dims: Dims):
         super().__init__()
         self.branches, self.std = branches, dims.std
+        self.fused = True
         self.weight = nn.Parameter(torch.empty(branches * n_out, n_in))
         self.bias = nn.Parameter(torch.empty(branches * n_out)) if dims.bias else None
         fused(self, [n_out] * branches)
@@ -42,10 +46,11 @@ class BranchLinear(Part):
             nn.init.zeros_(self.bias)
 
     def forward(
-        self, x: Float[Tensor, "branches batch time n_in"], now: Pass
-    ) -> Float[Tensor, "branches batch time n_out"]:
-        weight = self.weight.view(self.branches, -1, x.shape[-1])
-        return product(x.flatten(1, 2), weight, self.bias).view(*x.shape[:3], -1)
+        self, x: Float[Tensor, "batch time branches n_in"], now: Pass
+    ) -> Float[Tensor, "batch time branches n_out"]:
+        if self.fused and native.serves(x, self.weight) and x.shape[:2].numel() >= FEW:
+            return native.project(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
 
 
 class BranchConv(Part):
@@ -69,28 +74,26 @@ class BranchConv(Part):
 
     def forward(
         self, x: Float[Tensor, "batch time width"], now: Pass
-    ) -> tuple[
-        Float[Tensor, "branches batch time each"], Float[Tensor, "branches batch time each"]
-    ]:
-        """x split, and x split plus its convolution."""
-        weight = self.weight.view(self.branches, -1, *self.weight.shape[1:])
-        if self.fused and now.states is None and not now.packed:
+    ) -> Float[Tensor, "batch time branches each"]:
+        """x split, plus its convolution."""
+        a = split(x, self.branches)
+        whole = now.states is None and not now.packed
+        if self.fused and whole and native.serves(a, self.weight):
+            return native.project(a, self.weight, self.bias, residual=True)
+        if self.fused and whole:
+            weight = self.weight.to(x.dtype)
             bias = None if self.bias is None else self.bias.to(x.dtype)
-            a, c, _ = _Convolution.apply(x, weight.to(x.dtype), bias)  # type: ignore[no-untyped-call]
-            return a, c
+            return _Convolution.apply(a, weight, bias)[0]  # type: ignore[no-untyped-call, no-any-return]
         state = now.state(Tail.empty, x, self.taps - 1)
         if state is None:
             past = F.pad(x, (0, 0, self.taps - 1, 0))
         else:
             past = state.extend(x, now.positions).to(x.dtype)
-        past = split(past, self.branches)
-        a = past[:, :, self.taps - 1 :]
-        windows = past.unfold(2, self.taps, 1)  # (branches, batch, time, each, taps)
+        windows = split(past, self.branches).unfold(1, self.taps, 1)  # (..., branches, each, taps)
         if now.packed:  # a tap that reaches before its document finds nothing
             back = torch.arange(self.taps - 1, -1, -1, device=x.device)
-            windows = windows * (now.positions[..., None] >= back)[:, :, None]
-        y = product(windows.flatten(3).flatten(1, 2), weight.flatten(2), self.bias)
-        return a, a + y.view(a.shape)
+            windows = windows * (now.positions[..., None] >= back)[:, :, None, None]
+        return a + product(windows.flatten(3), self.weight.flatten(1), self.bias)
 
 
 class BranchNorm(Part):
@@ -111,20 +114,29 @@ class BranchNorm(Part):
             nn.init.zeros_(self.bias)
 
     def forward(
-        self, x: Float[Tensor, "branches batch time each"], now: Pass
-    ) -> Float[Tensor, "branches batch time each"]:
+        self, x: Float[Tensor, "batch time branches each"], now: Pass
+    ) -> Float[Tensor, "batch time branches each"]:
         y = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        gain = self.weight.to(y.dtype).view(self.branches, 1, 1, -1)
+        gain = self.weight.to(y.dtype).view(self.branches, -1)
         if self.bias is None:
             return y * gain
         return torch.addcmul(self.bias.to(y.dtype).view_as(gain), y, gain)
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(branches, rows, in) times (branches, out, in), and a bias (branches * out)."""
+def product(
+    x: Float[Tensor, "batch time branches n_in"],
+    weight: Float[Tensor, "rows n_in"],
+    bias: Float[Tensor, " rows"] | None,
+) -> Float[Tensor, "batch time branches n_out"]:
+    """A matrix and a bias for each branch."""
+    branches = x.shape[2]
+    rows = x.permute(2, 0, 1, 3).flatten(1, 2)
+    each = weight.view(branches, -1, weight.shape[1])
     if bias is None:
-        return torch.bmm(x, weight.mT)
-    return torch.baddbmm(bias.view(weight.shape[0], 1, -1), x, weight.mT)
+        y = torch.bmm(rows, each.mT)
+    else:
+        y = torch.baddbmm(bias.view(branches, 1, -1), rows, each.mT)
+    return y.view(branches, *x.shape[:2], -1).permute(1, 2, 0, 3)
 
 
 class _Convolution(torch.autograd.Function):
@@ -135,36 +147,40 @@ class _Convolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        branches, out, _, taps = weight.shape
-        past = _padded(x.view(*x.shape[:2], branches, -1).permute(2, 0, 1, 3), taps - 1, 0)
-        a = past[:, :, taps - 1 :].contiguous()
-        matrix = weight.transpose(2, 3).reshape(branches, out, -1)  # in order of the windows
-        start = a if bias is None else a + bias.view(branches, 1, 1, -1)
-        c = torch.baddbmm(start.flatten(1, 2), _windows(past, taps), matrix.mT)
-        return a, c.view(a.shape), past
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        branches, taps = x.shape[2], weight.shape[2]
+        past = _padded(x.permute(2, 0, 1, 3), taps - 1, 0)
+        start = past[:, :, taps - 1 :]
+        if bias is not None:
+            start = start + bias.view(branches, 1, 1, -1)
+        matrix = _by_branch(weight, branches).transpose(2, 3)  # in order of the windows
+        y = torch.baddbmm(start.flatten(1, 2), _windows(past, taps), matrix.flatten(2).mT)
+        return y.view(start.shape).permute(1, 2, 0, 3), past
 
     @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.biased = inputs[2] is not None
-        ctx.mark_non_differentiable(output[2])
-        ctx.save_for_backward(output[2], inputs[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1], inputs[1])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         past, weight = ctx.saved_tensors
+        branches, taps = past.shape[0], weight.shape[2]
         # autocast may have made the products, and so their gradients, shorter than the input
-        plain, grad = (g.to(past.dtype).contiguous() for g in grads[:2])
-        branches, out, _, taps = weight.shape
-        # a token is heard by itself and by the next ones: the same windows, on the gradient
-        matrix = weight.flip(3).permute(0, 2, 3, 1).reshape(branches, -1, taps * out)
-        heard = _windows(_padded(grad, 0, taps - 1), taps)
-        to_a = torch.baddbmm((plain + grad).flatten(1, 2), heard, matrix.mT).view(grad.shape)
+        grad = grads[0].to(past.dtype).permute(2, 0, 1, 3).contiguous()
         rows = grad.flatten(1, 2)
-        to_weight = torch.bmm(rows.mT, _windows(past, taps)).view(branches, out, taps, -1)
-        return join(to_a), to_weight.transpose(2, 3), rows.sum(1).flatten() if ctx.biased else None
+        # a token is heard by itself and by the next ones: the same windows, on the gradient
+        matrix = _by_branch(weight, branches).flip(3).permute(0, 2, 3, 1).flatten(2)
+        heard = _windows(_padded(grad, 0, taps - 1), taps)
+        to_x = torch.baddbmm(rows, heard, matrix.mT).view(grad.shape).permute(1, 2, 0, 3)
+        products = torch.bmm(rows.mT, _windows(past, taps))
+        to_weight = products.view(*products.shape[:2], taps, -1).transpose(2, 3).flatten(0, 1)
+        return to_x, to_weight, rows.sum(1).flatten() if ctx.biased else None
+
+
+def _by_branch(weight: Tensor, branches: int) -> Tensor:
+    return weight.view(branches, -1, *weight.shape[1:])
 
 
 def _padded(x: Tensor, before: int, after: int) -> Tensor:

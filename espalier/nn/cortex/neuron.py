@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espalier.nn.attend import Rules
 from espalier.nn.attention.causal import Heads
-from espalier.nn.cortex.branches import BranchConv, BranchLinear, BranchNorm, join
+from espalier.nn.cortex.branches import BranchConv, BranchLinear, BranchNorm, join, split
 from espalier.nn.cortex.trace import Trace
 from espalier.nn.slots import Part, drop
 from espalier.nn.state import Pass
@@ -79,7 +79,8 @@ class Neuron(Heads):
         q, k, v = self.project(x, now)
         if self.trace is not None and not self.trace.unused:
             v = self.trace(v.flatten(2), now).reshape(v.shape)
-        a, c = self.conv(self.attend(q, k, v, now), now)
-        h = self.activation(self.up(c, now), now)
-        r = a + self.down(drop(h, self.dropout, self.training), now)
+        a = self.attend(q, k, v, now)
+        h = self.activation(join(self.up(self.conv(a, now), now)), now)
+        h = split(drop(h, self.dropout, self.training), self.heads)
+        r = split(a, self.heads) + self.down(h, now)
         return self.soma(join(self.norm(r, now)), now)
