@@ -22,7 +22,6 @@ extern "C" int pays() { return PAYS; }
 
 #if PAYS
 #include <cstdlib>
-#include <immintrin.h>
 
 #include "lanes.h"
 #include "number.h"
@@ -51,19 +50,6 @@ inline uint32_t pair_at(const uint16_t *at) {
     uint32_t pair;
     memcpy(&pair, at, 4);
     return pair;
-}
-
-typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
-
-inline lanes read(const uint16_t *at, long n) {
-    halves some = {};
-    n == 16 ? memcpy(&some, at, 32) : memcpy(&some, at, 2 * n);
-    return (lanes)(__builtin_convertvector(some, words) << 16);
-}
-
-inline void write(uint16_t *at, lanes x, long n) {
-    halves some = (halves)_mm512_cvtneps_pbh((__m512)x);
-    n == 16 ? memcpy(at, &some, 32) : memcpy(at, &some, 2 * n);
 }
 
 /* How n columns are parted into panels, as equal as can be. */

@@ -80,15 +80,15 @@ def library(name: str) -> ctypes.CDLL | None:
 
 
 def prepare(*kernels: Kernel) -> bool:
-    """Build or load kernels, and tell each whether it is ready. False where one is not.
+    """Build or load kernels, and tell each whether it is ready. False where one cannot be had.
 
-    A kernel whose library has a function `pays` that answers 0 would be no gain on this processor.
+    One whose library has a function `pays` that answers 0 is no gain on this processor: not ready.
     """
     with ThreadPoolExecutor(len(kernels)) as pool:
         made = list(pool.map(library, [kernel.__name__.rpartition(".")[2] for kernel in kernels]))
     for kernel, built in zip(kernels, made, strict=True):
         kernel.ready = built is not None and (not hasattr(built, "pays") or bool(built.pays()))
-    return all(kernel.ready for kernel in kernels)
+    return None not in made
 
 
 def function(kernel: str, name: str, *arguments: Any) -> Callable[..., int]:

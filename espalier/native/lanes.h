@@ -4,12 +4,45 @@
 
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512BF16__
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* gcc 12, in its own header */
+#include <immintrin.h>
+#endif
 
 typedef float lanes __attribute__((vector_size(64), aligned(4)));
 typedef int32_t ints __attribute__((vector_size(64), aligned(4)));
 typedef uint32_t words __attribute__((vector_size(64), aligned(4)));
 
+typedef uint16_t halves __attribute__((vector_size(32), aligned(2)));
+
 inline long least(long a, long b) { return a < b ? a : b; }
+
+/* The first n of 16 numbers in fp32 or bf16; `rest` for the others. */
+inline lanes read(const float *at, long n, float rest = 0) {
+    lanes x = lanes{} + rest;
+    n == 16 ? memcpy(&x, at, 64) : memcpy(&x, at, 4 * n);
+    return x;
+}
+inline lanes read(const uint16_t *at, long n, float rest = 0) {
+    halves some = {};
+    n == 16 ? memcpy(&some, at, 32) : memcpy(&some, at, 2 * n);
+    lanes x = (lanes)(__builtin_convertvector(some, words) << 16);
+    for (long i = n; i < 16; i++) x[i] = rest;
+    return x;
+}
+
+inline void write(float *at, lanes x, long n) {
+    n == 16 ? memcpy(at, &x, 64) : memcpy(at, &x, 4 * n);
+}
+inline void write(uint16_t *at, lanes x, long n) {
+#ifdef __AVX512BF16__
+    halves some = (halves)_mm512_cvtneps_pbh((__m512)x);
+#else
+    words bits = (words)x;
+    halves some = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, halves);
+#endif
+    n == 16 ? memcpy(at, &some, 32) : memcpy(at, &some, 2 * n);
+}
 
 /* The sum of 16 lanes, by halves. */
 template <class T, class V> inline T across(V x) {

@@ -231,13 +231,14 @@ class Tail(State):
 
 @dataclass
 class Carry(State):
-    """What a scan carries from token to token, in fp32: (batch, ...)."""
+    """What a scan carries from token to token, in fp32 at least: (batch, ...)."""
 
     value: Tensor
 
     @classmethod
     def empty(cls, like: Tensor, *shape: int) -> Self:
-        return cls(like.new_zeros(like.shape[0], *shape, dtype=torch.float32))
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return cls(like.new_zeros(like.shape[0], *shape, dtype=dtype))
 
 
 def visible(now: Pass, key_positions: Tensor | None, window: int | None) -> Tensor:
