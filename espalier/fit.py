@@ -107,7 +107,7 @@ class _Training:
         freeze = self.config.freeze
         self.utilisation = Utilisation(experiment.model, precision.short, device, freeze)
         self.weights = ema.weights(self.model, self.config.ema)
-        self.watch, self.advised = Stopwatch(), ""
+        self.watch, self.advised, self.complaint = Stopwatch(), "", ""
         self.progress = Progress()
         self.mirrors: list[mirrors.Mirror] = []
         self.interrupted: Callable[[], bool] = lambda: False
@@ -183,9 +183,14 @@ class _Training:
             yield from self._note("no checkpoint yet: starting from the beginning")
         else:
             yield from self._take(found)
-            self.run.rewind(self.progress.step, evaluated=self.progress.settled)
+            evaluated = self.progress.settled and not self.config.eval_only
+            self.run.rewind(self.progress.step, evaluated=evaluated)
         self.ranks.tell("")  # the others wait until that is done
         self.history += self.run.losses()
+        if self.config.eval_only:
+            return  # once, and the run stays what it is
+        if self._ended() is None:
+            self.run.unfinished()
         session = environment(step=self.progress.step, **self.place())
         self.run.amend(tree, session)
 
@@ -207,7 +212,7 @@ class _Training:
         began = time.perf_counter() - self.progress.seconds
         stream = updates(self.stepper, self._batches(), self.rate, self.progress.step)
         try:
-            if self.progress.settled:
+            if self.progress.settled and not self.config.eval_only:
                 reason = self._ended() or self.progress.satisfied(self.config.stop)
             else:
                 reason = yield from self._settle()
@@ -260,6 +265,7 @@ class _Training:
         self.watch.add(end - start)
         if due:
             yield self._tell(update, loss, norm)
+            yield from self._note(self.complaint)
         self.stepper.objective.hearing.clear()
         if due or self.device == "cpu":
             self.stepper.guard.check(now.step)
@@ -309,16 +315,8 @@ class _Training:
             apart = {"val_losses": dict(self.splits.apart)} if self.splits.apart else {}
             heard = self.splits.hearing.take()
             found = hearing.shares(heard)
-            self._log(
-                "eval",
-                train_loss=train,
-                val_loss=val,
-                tokens=now.tokens,
-                seconds=seconds,
-                **apart,
-                **found,
-                **hearing.by_layer(heard),
-            )
+            told = {"train_loss": train, "val_loss": val, "tokens": now.tokens, "seconds": seconds}
+            self._log("eval", **told, **apart, **found, **hearing.by_layer(heard))
             yield events.Evaluated(now.step, train, val, now.tokens, best, found)
             yield from self._advise(hearing.advice(found))
             reason = reason or now.satisfied(config.stop)
@@ -384,7 +382,7 @@ class _Training:
 
     def _log(self, kind: str, **fields: Any) -> None:
         record = {"kind": kind, "step": self.progress.step, **fields, "time": time.time()}
-        self.run.log(record)
+        self.complaint = self.saver.log(record)
         for mirror in self.mirrors:
             mirror.log(record)
 

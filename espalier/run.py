@@ -155,6 +155,11 @@ class Run:
         write_json(file, value)
         return file
 
+    def unfinished(self) -> None:
+        """Take back what a former end of this run left in results/, for it goes on."""
+        for name in ("train", "exact"):
+            (self.path / "results" / f"{name}.json").unlink(missing_ok=True)
+
     def sample(self, step: int, texts: Sequence[str]) -> None:
         """Write samples/step-00000500.txt."""
         file = self.path / "samples" / f"step-{step:08d}.txt"

@@ -37,7 +37,10 @@ _ELSEWHERE = ("out_dir", "wandb_project", "wandb_run_name", "backend", "device")
 
 
 def _schedule(decays: Any) -> Pairs:
-    return [("train.schedule", "cosine" if decays else "constant")]
+    """Without decay nanoGPT warms up to nothing either: every update has the full rate."""
+    if decays:
+        return [("train.schedule", "cosine")]
+    return [("train.schedule", "constant"), ("train.warmup_iters", 0), ("train.min_lr", 0.0)]
 
 
 def _wandb(on: Any) -> Pairs:
@@ -122,8 +125,10 @@ def read(file: Path) -> Pairs:
         if key not in _ELSEWHERE:
             seen = {name: value for name, (value, _) in values.items()}
             values[key] = (_work_out(node.value, seen, file), node.lineno)
-    # the part first, then its fields
-    order = sorted(values.items(), key=lambda item: item[0] != "use_bio_mlp")
+    # the part before its fields; what decay_lr=False overrules before it
+    order = sorted(
+        values.items(), key=lambda item: (item[0] != "use_bio_mlp", item[0] == "decay_lr")
+    )
     if not values.get("use_bio_mlp", (False, 0))[0]:
         order = [item for item in order if not item[0].startswith("bio_")]
     return [pair for key, (value, at) in order for pair in flag(key, value, f"{file}:{at}")]

@@ -11,6 +11,7 @@ from espalier.errors import ConfigError
 from espalier.experiment import Experiment, apply, find, load, shipped
 from espalier.nn.gpt import GPTConfig, sketch
 from espalier.nn.slots import NormConfig
+from espalier.train.setup import rate
 from espalier.tree import dump, merge, override, parse_value, read_yaml
 
 SPIKY = '''
@@ -104,6 +105,14 @@ def test_nanogpt_flags_are_translated() -> None:
     assert got.data.batch_size == 4
     assert encode(got.train)["optimizer"]["beta2"] == 0.9
     assert encode(got.train)["schedule"]["name"] == "constant"
+
+
+def test_without_decay_nanogpts_rate_is_the_same_from_the_first_update(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("decay_lr = False\nlearning_rate = 3e-5\nwarmup_iters = 100\n", "utf-8")
+    train = load(str(file)).train
+    steady = rate(train, 20)
+    assert [steady(step) for step in (0, 10, 19)] == [3e-5] * 3
 
 
 def test_a_nanogpt_config_is_read_as_literals(tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ def train(
         if resume is not None:
             if out is not None or overwrite:
                 raise UserError("--resume goes on in the run's own directory: leave --out out")
+            if init is not None or timing_steps is not None:
+                name = "--init" if init is not None else "--timing-steps"
+                raise UserError(f"--resume goes on with the run as it is: leave {name} out")
             words = [*([recipe] if recipe else []), *overrides]
             return _resume(resume, words, own)
         if recipe is None and init is not None:

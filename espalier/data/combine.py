@@ -96,11 +96,7 @@ def _already(request: Request, identity: dict[str, Any], listener: Listener) -> 
     out = request.out
     if out.resolve() in {Path(place).resolve() for place in (request.source, *request.more)}:
         raise UserError(f"--out {out} is the input itself: choose another directory")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not is_corpus(str(out)):
-        raise UserError(f"{out} exists and is no corpus of espalier's: choose another --out")
-    if request.existing == "overwrite":
+    if not shards.taken(out) or request.existing == "overwrite":
         return None
     corpus = Corpus.open(out)
     if corpus.meta["source"] != identity:

@@ -93,7 +93,7 @@ def _check(request: Request, files: Sequence[Path]) -> None:
             raise UserError(f"conversations are read from .jsonl or .jsonl.gz; {file} is none")
     if request.tokenizer is None:
         raise UserError("say whose tokens: --tokenizer gpt2, a tokenizer.json, or a corpus")
-    if request.out.exists() and request.existing == "keep" and any(request.out.iterdir()):
+    if shards.taken(request.out) and request.existing == "keep":
         raise UserError(f"{request.out} is there already: --overwrite replaces it")
 
 

@@ -99,7 +99,7 @@ def prepare(
     """
     template, mode_ = named(chat or CHAT), image_mode or MODE
     mode(mode_)
-    if request.out.exists() and request.existing == "keep" and any(request.out.iterdir()):
+    if shards.taken(request.out) and request.existing == "keep":
         raise UserError(f"{request.out} is there already: --overwrite replaces it")
     partial = request.out.with_name(request.out.name + ".partial")
     with shards.alone(partial):

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from espalier.data import sources
-from espalier.data.corpus import META, Corpus
+from espalier.data import shards, sources
+from espalier.data.corpus import Corpus
 from espalier.data.download import Retry
 from espalier.data.pieces import Source
 from espalier.data.request import BPE_SIZE, Listener, Request
@@ -144,11 +144,7 @@ def settings(job: Job) -> dict[str, Any]:
 def already(job: Job, wanted: dict[str, Any]) -> Corpus | None:
     """The same corpus, finished before; None when there is work; UserError when `out` is taken."""
     out = job.request.out
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not (out / META).is_file():
-        raise UserError(f"{out} exists and is no corpus of espalier's: choose another --out")
-    if job.request.existing == "overwrite":
+    if not shards.taken(out) or job.request.existing == "overwrite":
         return None
     corpus = Corpus.open(out)
     made = _made(corpus)
@@ -165,7 +161,7 @@ def already(job: Job, wanted: dict[str, Any]) -> Corpus | None:
 def _made(corpus: Corpus) -> dict[str, Any]:
     """The settings of a finished corpus, as `settings` gives them."""
     source = {key: item for key, item in corpus.meta["source"].items() if key != "read_from"}
-    return {"source": source, **corpus.meta["settings"]}
+    return {"source": source, **corpus.meta.get("settings", {})}
 
 
 def check_disk(job: Job) -> None:

@@ -163,11 +163,11 @@ def _fill(job: Job, tokenizer: Tokenizer, state: State) -> None:
     ):
         for block, ids in encoded(blocks(pieces, job.split(state.threshold))):
             if job.target_tokens and state.tokens + sum(ids.lengths) >= job.target_tokens:
-                writer.add(
-                    *_trimmed(block, ids, tokenizer, end_id, job.target_tokens - state.tokens)
-                )
-                tally = Counter(block.mark.tally) if block.mark else tally
-                break
+                wanted = job.target_tokens - state.tokens
+                if (last := _trimmed(block, ids, tokenizer, end_id, wanted)) is not None:
+                    writer.add(*last)
+                    tally = Counter(block.mark.tally) if block.mark else tally
+                    break
             writer.add(block, ids)
             _report(job, state, block.mark)
             if block.mark and time.monotonic() - committed >= COMMIT_EVERY:
@@ -180,15 +180,15 @@ def _fill(job: Job, tokenizer: Tokenizer, state: State) -> None:
 
 def _trimmed(
     block: Block, ids: Encoded, tokenizer: Tokenizer, end_id: int | None, wanted: int
-) -> tuple[Block, Encoded]:
-    """The block up to the first document that brings `wanted` tokens."""
+) -> tuple[Block, Encoded] | None:
+    """The block up to the first document that brings `wanted` tokens; None where it goes on."""
     so_far = 0
     for i, (part, length) in enumerate(zip(block.parts, ids.lengths, strict=True), start=1):
         so_far += length
         if part.last and so_far >= wanted:
             short = Block(block.parts[:i])
             return short, encode(tokenizer, short.parts, end_id)
-    return block, ids
+    return None
 
 
 def _report(job: Job, state: State, mark: Mark | None) -> None:

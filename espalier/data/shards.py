@@ -7,6 +7,7 @@ lengths was written after it and is cut off before the work is taken up again.
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,8 @@ import numpy as np
 
 from espalier import durable, lock
 from espalier.data.blocks import Block, Counts, Encoded
-from espalier.errors import MachineError
+from espalier.data.corpus import META
+from espalier.errors import MachineError, UserError
 
 STATE = "state.json"
 KEYS = "keys.u64"
@@ -130,16 +132,24 @@ def describe(folder: Path, names: Sequence[str], state: State) -> list[dict[str,
     return entries
 
 
+def taken(out: Path) -> bool:
+    """Is there a corpus at `out`? UserError where something else is, which nothing may replace."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / META).is_file():
+        raise UserError(f"{out} exists and is no corpus of espalier's: choose another --out")
+    return True
+
+
 def publish(partial: Path, out: Path) -> None:
     """Put the finished directory in its place; an older corpus there is removed afterwards."""
-    old = out.with_name(out.name + ".old")
+    former = out.with_name(f"{out.name}.was-{uuid.uuid4().hex[:8]}")
     try:
         if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            out.rename(old)
+            out.rename(former)
         partial.rename(out)
         durable.sync(out.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
     except OSError as error:
         raise MachineError(f"cannot put {partial} in place of {out}: {error.strerror}") from None
 

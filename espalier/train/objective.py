@@ -54,12 +54,14 @@ class Objective:
         ids: Tensor,
         targets: Tensor,
         count: int,
+        places: int,
         source: Tensor | None = None,
         sight: Sight | None = None,
         few: Tensor | None = None,
     ) -> Tensor:
         """The share of one micro-batch in the loss of an effective batch with `count` targets.
 
+        `places` are its tokens in all, with a target or without, which auxiliary losses are of.
         ids, targets: int64 (batch, time), target -1 = none; source: (batch,), the corpus of each
         row; few: where, counted through, there are targets, if the head is to see nothing else.
         The shares add up to the mean over the effective batch, however it was cut.
@@ -72,7 +74,7 @@ class Objective:
             hidden, extra, told = self.trunk(ids, source)
             total = self._chunked(hidden, targets)
         self.hearing.add(told, len(ids))
-        return (total + extra * targets.numel()) / count
+        return (total + extra * (targets.numel() * count / places)) / count
 
     def _parted(
         self,

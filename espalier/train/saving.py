@@ -71,12 +71,27 @@ class Saver:
         try:
             place = self.run.commit(state["step"], self._write, state, keep=self.keep, size=size)
         except MachineError as error:
-            self.refused += 1
-            if last or self.refused >= PATIENCE:
+            if last:
                 raise
-            return f"{error}; training goes on"
+            return self.refuse(str(error))
         self.refused = 0
         return place
+
+    def log(self, record: Mapping[str, Any]) -> str:
+        """Append to metrics.jsonl; what to say of a disk that refuses."""
+        try:
+            self.run.log(record)
+        except OSError as error:
+            file = self.run.path / "metrics.jsonl"
+            return self.refuse(f"cannot write {file}: {error.strerror}")
+        return ""
+
+    def refuse(self, why: str) -> str:
+        """What to say of a disk that refuses; MachineError for the third time in a row."""
+        self.refused += 1
+        if self.refused >= PATIENCE:
+            raise MachineError(why)
+        return f"{why}; training goes on"
 
     def _write(self, folder: Path) -> None:
         if self.spread.in_pieces:

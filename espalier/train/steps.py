@@ -174,6 +174,7 @@ class Stepper:
         """
         mine = int((targets >= 0).sum())
         count = max(1, self.spread.ranks.total(mine))
+        places = self.spread.ranks.total(targets.numel())
         loss = torch.zeros((), device=self.device)
         size, sparse = rows or self.micro_rows, 2 * mine < targets.numel()
         for first in range(0, len(inputs), size):
@@ -184,7 +185,7 @@ class Stepper:
             few = self._few(targets[here]) if sparse else None
             last = after is not None or first + size >= len(inputs)
             with self.spread.part(last=last):
-                loss += self._share(ids, wanted, count, home, seen, few)
+                loss += self._share(ids, wanted, count, places, home, seen, few)
             if last:
                 self.spread.settle()
             if after is not None:
@@ -194,7 +195,7 @@ class Stepper:
     def rehearse(self, blank: Tensor) -> Tensor:
         """The loss of one micro-batch, forward and backward, in which ranks do not meet."""
         with self.spread.part(last=False):
-            return self._share(self._there(blank), self._there(blank), blank.numel())
+            return self._share(self._there(blank), self._there(blank), blank.numel(), blank.numel())
 
     def _share(self, *inputs: Any) -> Tensor:
         """The objective of a micro-batch, whose gradients are added to those that are there."""

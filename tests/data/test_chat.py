@@ -13,6 +13,7 @@ from espalier.data.chat import Message, Shown, Speaker, Template, messages, name
 from espalier.data.conversations import prepare
 from espalier.data.corpus import Corpus
 from espalier.data.loader import batch, ordered, pairs, windows
+from espalier.data.prepare import prepare as prepare_text
 from espalier.data.request import Listener, Request
 from espalier.data.tokenizer import choose
 from espalier.errors import UserError
@@ -262,3 +263,22 @@ def test_an_image_takes_no_token_and_has_its_place_told():
 def test_the_end_of_a_template_is_one_of_its_tokens():
     with pytest.raises(ValueError, match="`end` must be one of `special`"):
         Template(before="", after="x", stop="x", end="<|bos|>")
+
+
+def test_overwriting_replaces_a_corpus_and_nothing_else(tmp_path):
+    file = write(tmp_path / "talk.jsonl", talks(20))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("x", "utf-8")
+    (tmp_path / "plain").write_text("x", "utf-8")
+    for name in ("thesis", "plain"):
+        request = Request(str(file), tmp_path / name, tokenizer="byte", existing="overwrite")
+        with pytest.raises(UserError, match="is no corpus of espalier's"):
+            prepare(request, CHATML, Listener())
+    assert (tmp_path / "thesis" / "chapter.txt").is_file()
+
+
+def test_a_text_does_not_take_the_place_of_conversations_unasked(tmp_path):
+    found = corpus(tmp_path)
+    (tmp_path / "a.txt").write_text("some text to learn", "utf-8")
+    with pytest.raises(UserError, match=r"holds another corpus .*--overwrite"):
+        prepare_text(Request(str(tmp_path / "a.txt"), found.path, "byte"))

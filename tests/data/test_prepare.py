@@ -298,3 +298,27 @@ def test_gpt2_pieces_give_the_ids_of_the_whole(
     text = file.read_text(encoding="utf-8")
     whole = gpt2.encode(text[: int(len(text) * 0.9)])
     assert np.array_equal(corpus.train.gather([0], len(corpus.train))[0], whole)
+
+
+def test_what_stands_beside_the_output_under_any_name_stays(tmp_path: Path) -> None:
+    """Also OUT.old, where somebody may have put a corpus aside."""
+    (tmp_path / "a.txt").write_text("text " * 100, encoding="utf-8")
+    make(tmp_path / "a.txt", tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "out.old")
+    for existing in ("keep", "overwrite"):
+        make(tmp_path / "a.txt", tmp_path / "out", existing=existing)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "out", "out.old"]
+    Corpus.open(tmp_path / "out.old")
+
+
+def test_the_document_that_reaches_the_target_is_whole_however_many_blocks_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 20)
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.txt").write_text(f"{number}" * (3 << 20), encoding="utf-8")
+    corpus = make(folder, tmp_path / "out", target_tokens=(3 << 20) + 100)
+    lengths = [len(text_of(corpus, split)) for split in ("train", "val")]
+    assert sum(lengths) == 2 * ((3 << 20) + len("<|endoftext|>"))

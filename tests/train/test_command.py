@@ -219,6 +219,8 @@ def test_resuming_a_finished_run_says_so_and_how_to_go_on(
         (["tiny.yaml", "train.init=nowhere"], "nowhere"),
         (["--resume", "nowhere"], "no run at nowhere"),
         (["--resume", "nowhere", "--out", "b"], "leave --out out"),
+        (["--resume", "nowhere", "--init", "b"], "leave --init out"),
+        (["--resume", "nowhere", "--timing-steps", "2"], "leave --timing-steps out"),
         (["tiny.yaml", "model.n_layer=1000000"], "model.n_layer must be at most 1000, got 1000000"),
         (["tiny.yaml", "data.batch_size=1000000000"], "data.batch_size must be at most 16777216"),
         (["tiny.yaml", "train.min_lr=1"], "train.min_lr=1.0 is above train.learning_rate=0.01"),

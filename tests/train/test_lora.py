@@ -55,6 +55,24 @@ def test_an_adapter_adds_its_product_scaled():
     assert layer.merged().weight.tolist() == [[12.0, 24.0], [20.0, 40.0]]
 
 
+@pytest.mark.parametrize("way", ["trained", "settled"])
+def test_a_dendritic_soma_computes_with_its_adapter(way):
+    """Its folded weight, which many rows read, is the frozen one's alone."""
+    from espalier.nn.ffn.dendritic import FOLD, DendriticConfig
+    from espalier.nn.slots import Dims, reset
+    from espalier.nn.state import at
+
+    dims = Dims(n_layer=1, n_embd=10, n_head=2, block_size=8, vocab_size=11)
+    part = DendriticConfig(lateral="dense").dendritic(24, dims)
+    reset(part, 0)
+    lora.adapt(part, LoraConfig(rank=2, targets=("soma",)), seed=0)
+    torch.nn.init.normal_(part.get_parameter("soma.up"))
+    x, now = torch.randn(FOLD, 10), at(torch.zeros(1, FOLD, dtype=torch.long))
+    found = part.train()(x, now) if way == "trained" else part.eval().settled()(x, now)
+    lora.merge(part)
+    torch.testing.assert_close(found, part(x, now), atol=1e-5, rtol=1e-5)
+
+
 def test_an_adapted_model_starts_as_it_was_and_merges_to_what_it_became():
     plain, adapted = model(), model()
     lora.adapt(adapted, LoraConfig(targets=("*.attention.*", "*.ffn.up")), seed=3)
@@ -270,7 +288,7 @@ def test_a_frozen_head_is_scored_in_chunks_too(monkeypatch):
         loss = TrainConfig().loss.build()
         scored = objective.Objective(adapted, loss, 11)
         ids = IDS.repeat(16, 1)
-        share = scored(ids, ids.roll(-1, 1), ids.numel())
+        share = scored(ids, ids.roll(-1, 1), ids.numel(), ids.numel())
         share.backward()
         grads = [adapted.get_parameter(name).grad for name in sorted(lora.adapters(adapted))]
         found.append((share.detach(), *grads))

@@ -1,5 +1,6 @@
 """A run that was killed, anywhere, ends as if it had not been: same bytes, same metrics."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from espalier.errors import UserError
+from espalier.errors import MachineError, UserError
 from espalier.fit import fit
 from espalier.run import Run
 from espalier.train import events
@@ -154,3 +155,44 @@ def test_a_changed_number_of_threads_is_said(tmp_path: Path, corpus: Path) -> No
         torch.set_num_threads(before)
     noted = [event.message for event in told if isinstance(event, events.Noted)]
     assert noted == [f"threads is {before + 1}, it was {before}: it goes on, not bit for bit"]
+
+
+def test_a_run_that_goes_on_past_its_end_is_unfinished_until_it_comes_to_the_next(
+    tmp_path: Path, corpus: Path
+) -> None:
+    done = tmp_path / "a" / "results" / "train.json"
+    run_through(tmp_path / "a", corpus, "train.max_iters=4")
+    run_through(tmp_path / "a", corpus, "train.max_iters=12", stop_at=6)
+    assert not done.exists()
+    run_through(tmp_path / "a", corpus, "train.max_iters=12")
+    assert json.loads(done.read_text("utf-8"))["step"] == 12
+
+
+def test_a_finished_run_is_evaluated_once_and_stays_what_it_is(
+    tmp_path: Path, corpus: Path
+) -> None:
+    first = run_through(tmp_path / "a", corpus, "train.max_iters=4")
+    before = content(tmp_path / "a")
+    seen = run_through(tmp_path / "a", corpus, "train.eval_only=true")
+    assert [e.val_loss for e in seen if isinstance(e, events.Evaluated)] == [
+        [e.val_loss for e in first if isinstance(e, events.Evaluated)][-1]
+    ]
+    assert content(tmp_path / "a") == before
+    run = Run.open(tmp_path / "a")
+    assert run.config["train"]["eval_only"] is False
+    assert (run.path / "results" / "train.json").is_file()
+
+
+def test_a_disk_that_refuses_a_record_is_told_of_and_the_third_time_ends_the_run(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(run: Run, record: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Run, "log", full)
+    plan = tiny.experiment(corpus, "evaluate.first=false", "train.save_interval=1000")
+    told: list[Any] = []
+    with pytest.raises(MachineError, match=r"metrics.jsonl: No space left"):
+        told.extend(fit(plan, tmp_path / "a", device="cpu"))
+    said = [event.message for event in told if isinstance(event, events.Noted)]
+    assert [text.endswith("training goes on") for text in said] == [True, True]

@@ -87,9 +87,9 @@ def alone(batch: Batch, i: int) -> Batch:
 
 def test_a_mixed_batch_loses_what_its_samples_lose_alone() -> None:
     batch, total = mixed(), stepper(model().double()).objective
-    whole = total(batch.inputs, batch.targets, 1, None, batch.sight)
+    whole = total(batch.inputs, batch.targets, 1, 1, None, batch.sight)
     ones = [alone(batch, i) for i in range(4)]
-    parts = [total(one.inputs, one.targets, 1, None, one.sight) for one in ones]
+    parts = [total(one.inputs, one.targets, 1, 1, None, one.sight) for one in ones]
     torch.testing.assert_close(whole, torch.stack(parts).sum(), rtol=1e-12, atol=0)
 
 
@@ -143,8 +143,8 @@ def test_few_targets_are_scored_as_if_all_positions_were() -> None:
     targets[:, -5:] = 3
     total = stepper(model().double()).objective
     few = (targets >= 0).flatten().nonzero()[:, 0]
-    found = total(ids, targets, 20, few=few)
-    torch.testing.assert_close(found, total(ids, targets, 20), rtol=1e-12, atol=0)
+    found = total(ids, targets, 20, 20, few=few)
+    torch.testing.assert_close(found, total(ids, targets, 20, 20), rtol=1e-12, atol=0)
 
 
 def test_padding_is_no_token_that_was_read() -> None:

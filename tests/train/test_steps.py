@@ -1,6 +1,7 @@
 """One update: the same gradients however a batch is cut, and none from numbers that are not."""
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_chunks_are_equal_and_only_made_when_logits_have_no_room() -> None:
 def test_recomputing_layers_changes_no_gradient() -> None:
     nets = [model(), model()]
     for net, checkpoint in zip(nets, (False, True), strict=True):
-        loss = Objective(net, cross_entropy, 11, checkpoint=checkpoint)(*data(4), 32)
+        loss = Objective(net, cross_entropy, 11, checkpoint=checkpoint)(*data(4), 32, 32)
         loss.backward()
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
@@ -187,3 +188,26 @@ def test_compile_falls_back_with_one_line_unless_required(monkeypatch: pytest.Mo
     found(*data(4), 0.01)
     with pytest.raises(setup.MachineError, match="no compiler here"):
         setup.compile_step(found, "require", (4, 8), 1)
+
+
+def test_auxiliary_losses_weigh_the_same_however_many_tokens_are_learnt() -> None:
+    """They are means over all tokens, of which a masked batch has as many."""
+    ids, targets = data(4)
+    masked = targets.clone()
+    masked[:, 1::2] = -1
+    found = []
+    for wanted in (targets, masked):
+        stepped = stepper(model(), 2)
+        stepped.objective._trunk = _with_auxiliary(stepped.objective._trunk)  # type: ignore[method-assign]
+        stepped.objective.token_loss = lambda logits, _: 0.0 * logits.sum()
+        stepped.objective.eager()
+        found.append(float(stepped.backward(ids, wanted)))
+    assert found == pytest.approx([0.25, 0.25])
+
+
+def _with_auxiliary(trunk: Any) -> Any:
+    def heard(*inputs: Any) -> Any:
+        hidden, _, told = trunk(*inputs)
+        return hidden, torch.tensor(0.25), told
+
+    return heard

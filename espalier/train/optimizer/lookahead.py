@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from espalier.config import default
 from espalier.train.slots import Named, Optimizer, OptimizerConfig
+
+INNER = "inner."  # before the names of the inner optimizer's state
 
 
 class LookaheadConfig(OptimizerConfig):
@@ -63,5 +66,15 @@ class Lookahead(Optimizer):
     def state(self) -> dict[str, Tensor]:
         slow = zip(self.names, self._slow(), strict=True)
         mine = {f"{name}.slow": tensor for name, tensor in slow}
-        inner = {f"inner.{name}": tensor for name, tensor in self.inner.state().items()}
+        inner = {f"{INNER}{name}": tensor for name, tensor in self.inner.state().items()}
         return mine | {"taken": self.taken} | inner
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """The inner optimizer loads its own, for it may have a state only once it has stepped."""
+        from espalier.train.checkpoint import fill
+
+        own = {name: tensor for name, tensor in state.items() if not name.startswith(INNER)}
+        behind = dict(zip((f"{name}.slow" for name in self.names), self._slow(), strict=True))
+        fill(behind | {"taken": self.taken}, own, "the optimizer's state")
+        inner = {name.removeprefix(INNER): state[name] for name in state if name.startswith(INNER)}
+        self.inner.load(inner)

@@ -26,5 +26,8 @@ class Onlooker(Run):
     def result(self, name: str, value: Mapping[str, Any]) -> Path:
         return self.path / "results" / f"{name}.json"
 
+    def unfinished(self) -> None:
+        pass
+
     def sample(self, step: int, texts: Sequence[str]) -> None:
         pass
