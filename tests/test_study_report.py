@@ -1,6 +1,7 @@
 """A study's page and its numbers: what goes with the loss, what is beaten by none, what failed."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from espalier import cli
+from espalier.commands import sweep
 from espalier.config import encode, refine
 from espalier.errors import UserError
 from espalier.experiment import Experiment, load
@@ -136,6 +138,61 @@ def test_the_best_is_a_recipe_of_its_own(made: Made) -> None:
     text = recipe.read_text("utf-8")
     assert text.startswith("# The lowest of 12 configurations: loss 1.8000, seeds 1.\n")
     assert text.endswith("seed: 1\ntrain: {max_iters: 100}\n")
+
+
+def unsteady(made: Made, loss: float) -> None:
+    """A configuration of three seeds, one of which has no finite loss, and one of which failed."""
+    settings = {NORM: "dyt", RATE: 1.0, DEPTH: 2}
+    made.end(settings, math.nan, seed=1)
+    made.end(settings, loss, seed=2)
+    made.note("FAILED", settings, seed=3, error="it blew up")
+
+
+def test_what_lost_seeds_is_not_the_best_while_another_lost_none(made: Made) -> None:
+    unsteady(made, 1.0)
+    recipe = report.recipe(reading.read(made.place))
+    assert recipe is not None
+    header = recipe.read_text("utf-8").splitlines()[0]
+    assert header == "# The lowest of 12 configurations: loss 1.8000, seeds 1."
+
+
+def test_the_sentence_says_that_others_lost_seeds(made: Made) -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    unsteady(made, 1.0)
+    text = page.page(reading.read(made.place)).replace(html.NARROW, " ")
+    assert "The lowest loss of configurations that lost no seed is 1.8000, with" in text
+
+
+def test_the_table_says_how_many_seeds_a_mean_is_of(made: Made) -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    unsteady(made, 1.0)
+    text = page.page(reading.read(made.place)).replace(html.NARROW, " ")
+    assert "1 of 3 seeds: 2<" in text
+
+
+def test_the_command_tells_in_text_and_facts_what_lost_seeds(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unsteady(made, 1.0)
+    points = sweep.show(made.place)["points"]
+    assert (points[-1]["seeds"], points[-1]["lost"]) == ((1, 2, 3), (1, 3))
+    assert "  1 of 3 seeds  " in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_where_everything_lost_seeds_the_best_says_so(tmp_path: Path) -> None:
+    made = Made(tmp_path / "study")
+    unsteady(made, 1.0)
+    recipe = report.recipe(reading.read(made.place))
+    assert recipe is not None
+    assert "# Every configuration lost seeds; this one 1, 3: it may be" in recipe.read_text("utf-8")
+
+
+def test_where_everything_lost_seeds_the_recipe_is_of_one_that_has_a_loss(tmp_path: Path) -> None:
+    made = Made(tmp_path / "study")
+    unsteady(made, 1.0)
+    recipe = report.recipe(reading.read(made.place))
+    assert recipe is not None
+    assert "\nseed: 2\n" in recipe.read_text("utf-8")
 
 
 def test_train_reads_the_recipe_of_the_best_as_that_very_experiment(made: Made) -> None:

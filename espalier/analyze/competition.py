@@ -8,6 +8,7 @@ import torch
 
 from espalier.nn.block.cortical import Cortical
 from espalier.nn.cortex.neuron import Neuron
+from espalier.nn.linear.low_rank import LowRank
 
 
 def figures(layer: Cortical) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def branches(neuron: Neuron) -> dict[str, Any]:
     """
     count, width = neuron.shape
     mix = neuron.soma.mix.get_parameter("weight").detach().double()
+    if isinstance(neuron.soma.mix, LowRank):
+        mix = mix @ neuron.soma.mix.inner.detach().double()
     gain = neuron.norm.weight.detach().double()
     loud = (mix * gain).view(len(mix), count, width).square().sum((0, 2)).sqrt()
     share = loud.square() / loud.square().sum()

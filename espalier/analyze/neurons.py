@@ -31,6 +31,8 @@ def figures(
     outputs: defaultdict[str, Range] = defaultdict(Range)
 
     def hear(path: str, given: tuple[Any, ...], output: Tensor) -> None:
+        if not output.numel():  # an expert that no token chose
+            return
         place = path.partition("#")[0]
         inputs[place].add(given[0])
         outputs[place].add(output)

@@ -89,7 +89,8 @@ def gather(seen: Seen, chosen: list[str]) -> dict[str, Top]:
 
     def hear(path: str, inputs: tuple[Any, ...], output: Any) -> None:
         for name, tensor in record.tensors(path, output):
-            found[name].add(by_token(tensor, rows))
+            if tensor.numel():  # else an expert that no token chose
+                found[name].add(by_token(tensor, rows))
 
     with record.listening(seen.model, dict.fromkeys(chosen, hear)):
         for ids, _ in sight.batches(seen):

@@ -1,4 +1,4 @@
-"""What `sample` does to a model first: a steering vector, and weights kept small."""
+"""What `sample` does to a model first: weights kept small, a draft, and a steering vector."""
 
 from __future__ import annotations
 
@@ -10,10 +10,43 @@ from espalier.errors import UserError
 
 if TYPE_CHECKING:
     from espalier.api import Loaded
-    from espalier.commands.sample import Steer
+    from espalier.commands.sample import How, Steer, Where
+    from espalier.engine.generate import Options
     from espalier.engine.text import Session
 
 MEASURED = 8192  # validation tokens that int8 weights are measured on
+
+
+def packed(loaded: Loaded, how: How, options: Options) -> Loaded:
+    """The model with its weights kept as asked."""
+    from espalier.engine.weights import fitting
+
+    weights = fitting(loaded.model, options.sampling) if how.weights == "auto" else how.weights
+    return loaded.packed(weights)
+
+
+def open_session(loaded: Loaded, how: How, options: Options, where: Where) -> Session:
+    """The model with its weights packed as asked, and its draft if one is named."""
+    fast = packed(loaded, how, options)
+    if how.weights == "int8":
+        console.say(cost_of(loaded, fast))
+    if how.draft is None:
+        return fast.session
+    return fast.speculating(open_draft(how.draft, options, where))
+
+
+def open_draft(run: str, options: Options, where: Where) -> Loaded:
+    """A model that proposes; one that has no tokenizer has --tokenizer's."""
+    from espalier import api
+    from espalier.engine.weights import fitting
+
+    draft = api.load(run, device=where.device)
+    if where.tokenizer is not None:
+        try:
+            draft.tokenizer  # noqa: B018 - looked for when asked
+        except UserError:
+            draft = api.load(run, tokenizer=where.tokenizer, device=where.device)
+    return draft.packed(fitting(draft.model, options.sampling))
 
 
 def steered(session: Session, prompt: str, steer: Steer) -> dict[str, Any] | None:

@@ -236,11 +236,11 @@ def save(
 def write(foreign: Foreign, folder: Path) -> None:
     """Weights and, where there are any, moments, as our trainer lays them out."""
     import torch
-    from safetensors.torch import save_file
 
     from espalier.run import MODEL, OPTIMIZER
+    from espalier.train import checkpoint
 
-    save_file(dict(foreign.weights), folder / MODEL)
+    checkpoint.save(foreign.weights, folder / MODEL)
     if foreign.moments is None:
         return
     held = {}
@@ -248,7 +248,7 @@ def write(foreign: Foreign, folder: Path) -> None:
         held[f"{name}.exp_avg"] = foreign.moments.first[name]
         held[f"{name}.exp_avg_sq"] = foreign.moments.second[name]
         held[f"{name}.step"] = torch.tensor(float(foreign.moments.step))
-    save_file(held, folder / OPTIMIZER)
+    checkpoint.save(held, folder / OPTIMIZER)
 
 
 def state(foreign: Foreign, plan: Experiment, text: str | None) -> dict[str, Any]:

@@ -183,7 +183,9 @@ def _forecast(plan: Plan, book: Book, launcher: Launcher) -> dict[str, Any]:
 
     trials, search = plan.trials({}), plan.search
     one = plan.count(trials[0])[0]
-    done = sum(isinstance(entry, Asked) and entry.fresh for entry in Log(book.place).entries())
+    begun = [entry for entry in Log(book.place).entries() if isinstance(entry, Asked)]
+    same = bool(begun) and begun[0].keys == [trial.key for trial in trials]  # the same baseline
+    done = sum(entry.fresh for entry in begun) if same else 0
     whole = search.strategy.takes(plan.problem, search.trials)
     left = max(0, round((whole - done) * len(trials)))
     ahead: list[Keyed] = [Ahead(f"ahead-{i}") for i in range(left)]
@@ -279,11 +281,15 @@ def _keep_best(session: Session, best: int) -> Path:
     from espalier.durable import write_whole
     from espalier.tree import dump
 
-    trial = session.plan.trials(session.asked[best].proposal.settings)[0]
-    head = f"# Proposal {best} of the search in {session.book.place}, run {trial.key}:\n"
+    plan, one = session.plan, session.asked[best]
+    whole = plan.search.strategy.whole(one.proposal.settings)
+    head = f"# Proposal {best} of the search in {session.book.place}, run {one.keys[0]}:\n"
     head += f"# {_values(session.known[best])}\n"
+    if whole != one.proposal.settings:
+        tokens = plan.trials(one.proposal.settings)[0].experiment.train.stop.tokens
+        head += f"# measured after {tokens:,} tokens; what follows is the whole training\n"
     file = session.book.place / "best.yaml"
-    write_whole(file, head + dump(encode(trial.experiment)))
+    write_whole(file, head + dump(encode(plan.trials(whole)[0].experiment)))
     return file
 
 

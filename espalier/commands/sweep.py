@@ -50,7 +50,7 @@ def sweep(
     overrides
         path=value, on top of every trial.
     out
-        The study's directory. Left out, studies/NAME-OF-FILE.
+        The study's directory, of one study only. Left out, studies/NAME-OF-FILE.
     on
         This machine; a Ray cluster (RAY_ADDRESS, or a new one here); SLURM, as arrays of jobs.
     workers
@@ -73,8 +73,9 @@ def sweep(
     where = choose.Where(on, device, workers, threads, choose.settings(slurm))
     trials = plan.read(file, overrides)
     console.say(f"checking {len(trials)} trials ...")
-    sizes = sizing.sizes(trials)
     book = choose.book(out or Path("studies") / file.stem, where)
+    book.refuse_others(trials)
+    sizes = sizing.sizes(trials)
     launcher = choose.launcher(where, book, {key: one.memory for key, one in sizes.items()})
     found = _forecast(book, trials, sizes, launcher)
     if dry_run:
@@ -191,10 +192,12 @@ def show(place: Path, out: Path | None = None) -> dict[str, Any]:
     from espalier.study import table
 
     records = table.complete(place)
-    points = table.points(records)
+    points = table.points(records, table.failed(place))
     sheet = out or place / "trials.csv"
     write_asked(sheet, table.to_csv(records))
-    console.out(f"\n{len(records)} runs, configurations {len(points)}; the lowest mean loss first:")
+    last = ", those that lost seeds last" if any(point.lost for point in points) else ""
+    order = f"the lowest mean loss first{last}:"
+    console.out(f"\n{len(records)} runs, configurations {len(points)}; {order}")
     for point in points[:SHOWN]:
         console.out(_row(point))
     console.out(f"wrote {sheet}")
@@ -202,10 +205,9 @@ def show(place: Path, out: Path | None = None) -> dict[str, Any]:
 
 
 def _row(point: Point) -> str:
-    seeds = f"{len(point.seeds)} seeds" if len(point.seeds) > 1 else f"seed {point.seeds[0]}"
     parameters = "" if point.parameters is None else f"{count(point.parameters)} parameters"
     loss = "no finite loss" if point.loss is None else str(point.loss)
-    return f"{loss:<17}  {seeds:<9}  {parameters:<16}  {words(point.settings)}"
+    return f"{loss:<17}  {point.replicates:<12}  {parameters:<16}  {words(point.settings)}"
 
 
 def _facts(point: Point) -> dict[str, Any]:
@@ -214,6 +216,7 @@ def _facts(point: Point) -> dict[str, Any]:
         "configuration": point.configuration,
         "settings": point.settings,
         "seeds": point.seeds,
+        "lost": point.lost,
         "loss": None if loss is None else loss.mean,
         "half_width": None if loss is None else loss.half,
         "parameters": point.parameters,

@@ -31,6 +31,7 @@ BLOCK = 32  # numbers that share a scale in q8_0
 ARCHITECTURES = {"gpt2": "gpt2", "gpt_neox": "gptneox", "llama": "llama"}
 # What llama.cpp computes in each; a GGUF file cannot say otherwise.
 ACTIVATIONS = {"gpt2": "gelu", "gpt_neox": "gelu", "llama": "silu"}
+NEVER = {0xC0, 0xC1, *range(0xF5, 0x100)}  # bytes that UTF-8 has no use for
 Array = NDArray[Any]
 # llama.cpp's names of the patterns that split a text before its pairs are joined.
 SPLITS = {R50K: "gpt-2", CL100K: "llama-bpe", O200K: "gpt-4o"}
@@ -71,7 +72,7 @@ def write(
     gguf = need("gguf", "gguf")
     require_activation(model)
     writer = gguf.GGUFWriter(to, ARCHITECTURES[model.family.name])
-    remarks = [*describe(writer, model, rounding), *spell(writer, speaks)]
+    remarks = [*describe(writer, model, rounding), *spell(writer, speaks, model.vocab_size)]
     stored = {}
     for name, tensor in tensors(model, weights).items():
         kind = kept_as(name, tensor.shape, rounding)
@@ -81,11 +82,20 @@ def write(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    back = {one.name: one.data for one in gguf.GGUFReader(to).tensors}
+    require_same(to, stored)
+    return remarks
+
+
+def require_same(file: Path, stored: Mapping[str, Array]) -> None:
+    """RuntimeError unless a file gives back these tensors, and has a token for each embedding."""
+    reader = need("gguf", "gguf").GGUFReader(file)
+    back = {one.name: one.data for one in reader.tensors}
     alike = (back[name].tobytes() == data.tobytes() for name, data in stored.items())
     if back.keys() != stored.keys() or not all(alike):
-        raise RuntimeError(f"{to} does not give back what was written")
-    return remarks
+        raise RuntimeError(f"{file} does not give back what was written")
+    listed = reader.get_field("tokenizer.ggml.tokens")
+    if listed is not None and len(listed.data) != len(back["token_embd.weight"]):
+        raise RuntimeError(f"{file} has not as many tokens as embeddings")
 
 
 def require_activation(model: Native) -> None:
@@ -125,22 +135,18 @@ def describe(writer: Any, model: Native, rounding: Rounding) -> list[str]:
     return remarks
 
 
-def spell(writer: Any, tokenizer: Tokenizer | None) -> list[str]:
+def spell(writer: Any, tokenizer: Tokenizer | None, size: int) -> list[str]:
     """The vocabulary, where it is of bytes and pairs; else the file has none, and a remark."""
     tree = None if tokenizer is None else tokenizers.tree(tokenizer)
     if tokenizer is None or tree is None or not _of_bytes(tree):
         writer.add_tokenizer_model("no_vocab")
         return ["the file has no vocabulary: its format knows none of this tokenizer's kind"]
-    special = {one["id"]: one["content"] for one in tree["added_tokens"]}
-    named = {i: token for token, i in tree["model"]["vocab"].items()} | special
-    kinds = need("gguf", "gguf").TokenType
-    every = range(max(named) + 1)
+    tokens = _tokens(tree, size)
     writer.add_tokenizer_model("gpt2")
     split = _split(tree)
     writer.add_tokenizer_pre(split or "default")
-    writer.add_token_list([named.get(i, f"<unused_{i}>") for i in every])
-    types = {True: kinds.NORMAL, False: kinds.UNUSED}
-    writer.add_token_types([kinds.CONTROL if i in special else types[i in named] for i in every])
+    writer.add_token_list([text for text, _ in tokens])
+    writer.add_token_types([kind for _, kind in tokens])
     pairs = tree["model"]["merges"]
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in pairs])
     if tokenizer.eot is not None:
@@ -152,10 +158,23 @@ def spell(writer: Any, tokenizer: Tokenizer | None) -> list[str]:
     return ["llama.cpp does not know how this tokenizer splits text into words"]
 
 
+def _tokens(tree: dict[str, Any], size: int) -> list[tuple[str, Any]]:
+    """Text and type of each id, those that only pad too: llama.cpp counts ids by this list."""
+    kinds = need("gguf", "gguf").TokenType
+    found = [(f"<unused_{i}>", kinds.UNUSED) for i in range(size)]
+    for token, i in tree["model"]["vocab"].items():
+        found[i] = (token, kinds.NORMAL)
+    for one in tree["added_tokens"]:
+        kind = kinds.CONTROL if one["special"] else kinds.USER_DEFINED
+        found[one["id"]] = (one["content"], kind)
+    return found
+
+
 def _of_bytes(tree: dict[str, Any]) -> bool:
-    """Is it pairs of GPT-2's stand-ins for bytes?"""
+    """Is it pairs of GPT-2's stand-ins for bytes? GPT-NeoX's lacks those that are in no text."""
     model = tree["model"]
-    return model.get("type") == "BPE" and set(byte_aliases()) <= set(model["vocab"])
+    needed = {alias for alias, byte in byte_aliases().items() if byte not in NEVER}
+    return model.get("type") == "BPE" and needed <= set(model["vocab"])
 
 
 def _split(tree: dict[str, Any]) -> str | None:
@@ -187,6 +206,8 @@ def tensors(model: Native, weights: Mapping[str, Tensor]) -> dict[str, Array]:
             heads = tree["n_head"] if "q_proj" in key else tree["block"]["attention"]["n_kv_head"]
             tensor = neighbours(tensor, heads)
         found[name] = tensor.contiguous().numpy()
+    if family == "gpt_neox":  # of the three the one whose head llama.cpp requires, tied or not
+        found.setdefault("output.weight", found["token_embd.weight"])
     return found
 
 

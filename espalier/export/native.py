@@ -46,6 +46,11 @@ class Native:
     config: Tree
     """its config.json"""
 
+    @property
+    def vocab_size(self) -> int:
+        assert self.model.vocab_size is not None
+        return self.model.vocab_size
+
     def tensors(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state dict of the family's class, without copies of tied tensors."""
         found = self.family.tensors(self.complete(weights), self.model)

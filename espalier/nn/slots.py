@@ -47,6 +47,7 @@ class Part(nn.Module):
     special: Mapping[str, float] = {}  # functions beside + and *, evaluations per element
     places_tokens: ClassVar[bool] = True  # False: mixes positions, but never asks where they are
     passes: ClassVar[int] = 1  # how often a row is read before its last result is known
+    per_feature: Sequence[str] = ()  # own tensors, buffers too, of a number for each feature
     unused: Sequence[str] = ()  # parameters, by path below this part, that no forward pass reads
 
     def reset(self) -> None:

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from espalier.nn.slots import Part
+
 
 class Place(NamedTuple):
-    """`size` indices of one dimension of a parameter, which goes by its path in the part."""
+    """`size` indices of one dimension of a tensor, which goes by its path in the part."""
 
     parameter: str
     dim: int
@@ -71,6 +73,16 @@ def columns(path: str, first: int = 0, size: int = 1) -> tuple[Place, ...]:
     return (Place(f"{path}.weight", 1, first, size),)
 
 
+def elementwise(path: str, function: nn.Module, size: int = 1) -> tuple[Place, ...]:
+    """Numbers that an activation, or a part of it, says it has for each feature."""
+    return tuple(
+        Place(f"{below}.{name}", 0, 0, size)
+        for below, part in function.named_modules(prefix=path)
+        if isinstance(part, Part)
+        for name in part.per_feature
+    )
+
+
 def simple(linear: nn.Module) -> bool:
     """Is it one matrix (n_out, n_in), with or without a bias, of rows that stand alone?"""
     if getattr(linear, "entangled", False):
@@ -108,21 +120,24 @@ def hidden(part: nn.Module, write: str = "down") -> tuple[Units, ...]:
     for name, child in part.named_children():
         if name == write:
             continue
-        found = _features(child, count)
+        found = _features(name, child)
         if found is None:
             return ()
-        places += [place._replace(parameter=f"{name}.{place.parameter}") for place in found.places]
-        writes += [place._replace(parameter=f"{name}.{place.parameter}") for place in found.writes]
+        places += found.places
+        writes += found.writes
     patch = lambda kept: {"width": len(kept)}  # noqa: E731
     return (Units("hidden", count, spaced(*places), spaced(*writes), patch),)
 
 
-def _features(child: nn.Module, count: int) -> Features | None:
+def _features(name: str, child: nn.Module) -> Features | None:
     if isinstance(child, Featured):
-        return child.features()
-    named = dict(child.named_parameters())
-    if simple(child) or all(p.ndim < 2 for p in named.values()):
-        own = [name for name, p in named.items() if p.ndim and p.shape[0] == count]
-        whole = all(p.ndim == 0 or p.shape[0] == count for p in named.values())
-        return Features(tuple(Place(name, 0, 0, 1) for name in own), ()) if whole else None
+        return Features(*(_below(name, own) for own in child.features()))
+    if simple(child):
+        return Features(rows(name, child), ())
+    if all(p.ndim < 2 for p in child.parameters()):
+        return Features(elementwise(name, child), ())
     return None
+
+
+def _below(name: str, places: Sequence[Place]) -> tuple[Place, ...]:
+    return tuple(place._replace(parameter=f"{name}.{place.parameter}") for place in places)

@@ -73,6 +73,7 @@ def read_config(found: Mapping[str, Any], where: Path) -> GPTConfig:
             "n_head": heads,
             "block_size": found["max_position_embeddings"],
             "vocab_size": found["vocab_size"],
+            "dropout": found.get("attention_dropout", 0.0),
             "bias": bool(found.get("mlp_bias", False)),
             "position": {"name": "rotary", "theta": theta},
             "block": {

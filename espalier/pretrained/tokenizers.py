@@ -1,4 +1,4 @@
-"""The tokenizer of weights from elsewhere: named, lying beside them, or known by its size."""
+"""The tokenizer of weights from elsewhere: named, lying beside them, or known by kind and size."""
 
 from pathlib import Path
 
@@ -11,22 +11,26 @@ from espalier.errors import UserError
 from espalier.pretrained.foreign import Foreign
 
 PICKLE, WITH_PICKLES = "tokenizer.pkl", ("nanochat", "deepseek_ocr")
-GPT2_SIZES = (50257, 50304)  # as published, and padded by nanoGPT
+GPT2 = ("gpt2", (50257, 50304))  # as published, and padded by nanoGPT
+NEOX = ("gpt-neox", (50304, 50432, 50688))  # padded: Pythia's, the larger ones' more
+KNOWN = {"gpt2": GPT2, "nanogpt": GPT2, "wigglegpt": GPT2, "gpt_neox": NEOX, "biogpt": NEOX}
 
 
 def find(foreign: Foreign | None, chosen: str | None, vocab_size: int) -> Tokenizer:
-    """`chosen`, or what lies beside `foreign`, or GPT-2's where the vocabulary has its size.
+    """`chosen`, or what lies beside `foreign`, or its kind's where the vocabulary has that size.
 
     Raises UserError where there is none, or one with more ids than the model has.
     """
     found = _named(chosen) if chosen else _beside(foreign) if foreign else None
-    if found is None and vocab_size in GPT2_SIZES:
-        found = choose("gpt-neox" if foreign and foreign.kind == "biogpt" else "gpt2")
     if found is None:
-        raise UserError(
-            f"no tokenizer came with it, and {vocab_size} ids are not GPT-2's: give --tokenizer "
-            "meta.pkl, a corpus directory, a tokenizer.json or a name"
-        )
+        kind = foreign.kind if foreign else ""
+        name, sizes = KNOWN.get(kind, ("", ()))
+        if vocab_size not in sizes:
+            raise UserError(
+                f"no tokenizer came with it, and none is known for a {kind} model of {vocab_size} "
+                "ids: give --tokenizer meta.pkl, a corpus directory, a tokenizer.json or a name"
+            )
+        found = choose(name)
     if found.vocab_size > vocab_size:
         raise UserError(
             f"the tokenizer has {found.vocab_size} ids, the model {vocab_size}: it is another's"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from typing import Any
 from espalier.durable import read_json, write_whole
 from espalier.errors import UserError
 from espalier.report.figures import GREEN, GREY, INK, RUST, drawing, svg
+from espalier.study.axis import short, words
 from espalier.units import count, size
 
 FORMAT = "espalier-prune-1"
+DIGEST = 32  # characters, from which a text is taken for one
 COLORS = (GREEN, RUST, INK, "#3b6ea5", "#8a5a9e", "#c29b2e", GREY)
 Record = Mapping[str, Any]
 
@@ -25,7 +28,19 @@ class Curve:
 
     name: str
     levels: Sequence[Record]
-    texts: Record
+    corpus: str
+    """digest of what it was judged on"""
+    windows: Record
+    """of its validation text"""
+
+    @property
+    def judge(self) -> str:
+        """Equal for curves that may be compared."""
+        return json.dumps([self.corpus, self.windows], sort_keys=True)
+
+    @property
+    def text(self) -> str:
+        return f"{self.windows['windows']} windows of corpus {_brief(self.corpus)}"
 
     def points(self, x: str, y: str) -> Iterator[tuple[float, Record]]:
         """`x` of each level, a dotted path, and the interval at `y`."""
@@ -50,13 +65,42 @@ def read(files: Mapping[str, Path]) -> dict[str, Record]:
 def curves(results: Mapping[str, Record]) -> list[Curve]:
     """Every curve, named by what tells it from the others."""
     several = len(results) > 1
-    found = []
+    names: list[str] = []
+    found = [curve for content in results.values() for curve in content["curves"]]
     for run, content in results.items():
         kinds = [_kind(curve["settings"]) for curve in content["curves"]]
-        for kind, curve in zip(kinds, content["curves"], strict=True):
-            name = f"{run}: {kind}" if several and len(set(kinds)) > 1 else run if several else kind
-            found.append(Curve(name, curve["levels"], curve["settings"]["texts"]["validation"]))
-    return found
+        for kind in kinds:
+            many = several and len(set(kinds)) > 1
+            names.append(f"{run}: {kind}" if many else run if several else kind)
+    told = _told_apart(names, [dict(_leaves(curve["settings"])) for curve in found])
+    return [_curve_of(name, curve) for name, curve in zip(told, found, strict=True)]
+
+
+def _curve_of(name: str, curve: Record) -> Curve:
+    texts = curve["settings"]["texts"]
+    return Curve(name, curve["levels"], texts["corpus"], texts["validation"])
+
+
+def _told_apart(names: Sequence[str], settings: Sequence[Record]) -> Iterator[str]:
+    """The names; equal ones go on with the settings that differ between them."""
+    for name, own in zip(names, settings, strict=True):
+        alike = [one for other, one in zip(names, settings, strict=True) if other == name]
+        paths = short(path for path in own if any(one.get(path) != own[path] for one in alike))
+        yield ", ".join([name, *(f"{word} {_brief(own[path])}" for path, word in paths.items())])
+
+
+def _leaves(tree: Record, at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _brief(value: Any) -> str:
+    """Of a digest its beginning."""
+    text = words(value)
+    return text[:8] if len(text) >= DIGEST else text
 
 
 def _kind(settings: Record) -> str:
@@ -68,23 +112,33 @@ def _kind(settings: Record) -> str:
     return f"{settings['method']['name']}, {scope}{with_tables}{after}"
 
 
-def comparable(found: Sequence[Curve]) -> bool:
-    """Were all judged on the same windows?"""
-    return len({str(sorted(curve.texts.items())) for curve in found}) <= 1
+def comparable(found: Sequence[Curve]) -> list[list[Curve]]:
+    """Those that were judged on the same windows of the same text, together."""
+    groups: dict[str, list[Curve]] = {}
+    for curve in found:
+        groups.setdefault(curve.judge, []).append(curve)
+    return list(groups.values())
 
 
 def figures(results: Mapping[str, Record], band: str = "95 % interval") -> dict[str, str]:
     """Charts as SVG by name: `curve`, `frontier`, and `layout` where a model has neurons.
 
-    `band` says what the intervals are. Raises UserError for runs judged on different text.
+    `band` says what the intervals are. One run's curves on several texts have charts for each:
+    `curve-1`, `frontier-1` and so on. Raises UserError for runs judged on different text.
     """
-    found = [curve for curve in curves(results) if curve.levels]
-    if len(results) > 1 and not comparable(found):
-        raise UserError("these runs were judged on different windows of text: no common chart")
+    groups = comparable([curve for curve in curves(results) if curve.levels])
+    if len(results) > 1 and len(groups) > 1:
+        raise UserError(
+            "these runs were judged on different windows of text, or different texts: "
+            "no common chart"
+        )
     drawn = {}
-    if found:
-        drawn["curve"] = _curve(found, band)
-        drawn["frontier"] = _frontier(found, band)
+    for number, found in enumerate(groups, 1):
+        tail, about = "", band
+        if len(groups) > 1:
+            tail, about = f"-{number}", f"{found[0].text}, {band}"
+        drawn[f"curve{tail}"] = _curve(found, about)
+        drawn[f"frontier{tail}"] = _frontier(found, about)
     for name, content in results.items():
         if content.get("layout"):
             key = "layout" if len(results) == 1 else f"layout-{name}"
@@ -102,7 +156,7 @@ def _curve(found: Sequence[Curve], band: str) -> str:
         axes.yaxis.set_major_formatter(lambda value, _: count(value))
         axes.yaxis.set_minor_formatter(lambda value, _: count(value))
         axes.set_xlabel("prunable weights taken away, %")
-        _legend(axes, found)
+        axes.legend(frameon=False)
         return svg(figure, title)
 
 
@@ -115,7 +169,7 @@ def _frontier(found: Sequence[Curve], band: str) -> str:
         axes.invert_xaxis()
         axes.xaxis.set_major_formatter(lambda value, _: count(value))
         axes.set_xlabel("parameters that are not zero")
-        _legend(axes, found)
+        axes.legend(frameon=False)
         return svg(figure, title)
 
 
@@ -135,11 +189,6 @@ def _or(value: float | None, other: float) -> float:
 
 def _colors(found: Sequence[Curve]) -> list[str]:
     return [COLORS[i % len(COLORS)] for i in range(len(found))]
-
-
-def _legend(axes: Any, found: Sequence[Curve]) -> None:
-    if len(found) > 1:
-        axes.legend(frameon=False)
 
 
 def _layout(name: str, layers: Sequence[Record]) -> str:

@@ -28,7 +28,7 @@ from espalier.study.plan import Trial
 
 HEARTBEAT = 30  # seconds between two beats
 RETRIES = 6  # of a trial whose worker has fallen silent
-REPEATS = 200  # of experiments that have ended already, before a search gives up
+REPEATS = 200  # trials in a row that nothing new came of, before a search gives up
 BEAT, ENDED = (
     "beat",
     "ended",
@@ -115,7 +115,8 @@ def _stored(trial: Any) -> Any:
 def open_study(plan: Plan, place: Path, url: str, heartbeat: int = HEARTBEAT) -> Any:
     """The Optuna study of a study directory in a database; the first worker makes it.
 
-    Its name is the directory's and a hash of what is searched, so that one database holds many.
+    Its name is the directory's with hashes of what is searched and of what the baseline comes to,
+    so that one database holds many.
     ConfigError for a strategy that is not Optuna's, UserError where the database refuses.
     """
     sampler = plan.search.strategy.sampler(None)  # its own luck on each host
@@ -141,8 +142,9 @@ def open_study(plan: Plan, place: Path, url: str, heartbeat: int = HEARTBEAT) ->
 
 
 def name_of(plan: Plan, place: Path) -> str:
-    """What the study is called in its database."""
-    return f"{place.name}-{digest(refine(plan.search, {'trials': 1, 'workers': 1}))}"
+    """What the study is called in its database: equal for equal files over equal baselines."""
+    searched = digest(refine(plan.search, {"trials": 1, "workers": 1}))
+    return f"{place.name}-{searched}-{digest(plan.problem.baseline)}"
 
 
 def storage(url: str, heartbeat: int) -> Any:
@@ -169,7 +171,8 @@ def safe(url: str) -> str:
 def work(study: Any, objective: Objective) -> None:
     """Trials, one after the other, until the search has as many as its file says.
 
-    Those that were refused count. Raises what `train` raises, but for `Failed`.
+    Those that were refused or have failed do not count. Raises what `train` raises, but for
+    `Failed`.
     """
     optuna = sampling.quiet()
     state = optuna.trial.TrialState
@@ -189,10 +192,20 @@ def work(study: Any, objective: Objective) -> None:
 
 
 def enough(study: Any, most: int) -> bool:
-    """Whether so many different experiments have ended, or a sampler only repeats itself."""
-    done = [t for t in study.get_trials(deepcopy=False) if t.state.name in ("COMPLETE", "PRUNED")]
-    different = {tuple(trial.user_attrs.get("keys", [trial.number])) for trial in done}
-    return len(different) >= most or len(done) - len(different) >= REPEATS
+    """Whether so many different experiments are complete, or a sampler finds nothing new.
+
+    What it finds again, and what is refused, is nothing new.
+    """
+    different: set[tuple[str, ...]] = set()
+    misses = 0
+    for trial in study.get_trials(deepcopy=False):
+        keys = tuple(trial.user_attrs.get("keys", ()))
+        if trial.state.name == "COMPLETE" and keys not in different:
+            different.add(keys)
+            misses = 0
+        elif trial.state.name in ("COMPLETE", "PRUNED"):
+            misses += 1
+    return len(different) >= most or misses >= REPEATS
 
 
 def heal(study: Any) -> None:

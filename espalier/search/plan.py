@@ -126,7 +126,8 @@ def of(document: Document, overrides: Sequence[str] = ()) -> Plan:
         path: space.values(path, one, partial(document.at, "space", path))
         for path, one in search.space.items()
     }
-    refuse_collapse([_draft(search, document, dict.fromkeys(written))], overrides)
+    varied = [*written, *(["seed"] if search.seeds else [])]
+    refuse_collapse([_draft(search, document, dict.fromkeys(varied))], overrides)
     search, baseline = _in_layers(search, resolver, document)
     start = _start(search, each_layer(written, baseline.model.n_layer), resolver, document)
     problem = Problem(baseline, written, start, search.objectives, search.seed)

@@ -35,8 +35,10 @@ class Session:
     """One call of a search. `width`: how many trials can run at once.
 
     The record is replayed first: the strategy is asked and told again what it was asked and told,
-    and so comes to its state. Where it asks for something else, because the file has changed, or
-    where a run is gone, the record ends (`cut` is the proposal) and the search goes on from there.
+    and so comes to its state. Where it asks for something else or other trials come of that,
+    because the file, an override or the recipe has changed, where a result lacks what is wanted
+    now, or where a run is gone, the record ends (`cut` is the proposal) and the search goes on
+    from there.
     """
 
     def __init__(self, plan: Plan, strategy: Strategy, book: Book, pool: Runner, width: int):
@@ -96,20 +98,25 @@ class Session:
     def _again(self, entry: Asked | Told) -> bool:
         """Ask or tell what the record says; whether it holds."""
         if isinstance(entry, Told):
-            if entry.found is not None and not self._there(self.asked[entry.number].keys):
+            if entry.found is not None and not self._stands(entry.number, entry.found):
                 return False
             self.strategy.tell(entry.number, entry.found)
             self.told[entry.number] = entry
             return True
-        proposal = self.strategy.ask(self.left)
-        if proposal is None or not entry.same(proposal):
-            self.next = proposal
+        # What goes on from earlier runs begins nothing, and holds however many may begin by now.
+        self.next = self.strategy.ask(0 if entry.proposal.after is not None else self.left)
+        if self.next is None or not entry.same(self.next):
             return False
+        if entry.keys != [trial.key for trial in self._admitted(entry)[0]]:
+            return False
+        self.next = None
         self.asked.append(entry)
         return True
 
-    def _there(self, keys: Sequence[str]) -> bool:
-        return all(outcome(self.book.place / "runs" / key) is not None for key in keys)
+    def _stands(self, number: int, found: Found) -> bool:
+        """Whether a result has all that is wanted, and its runs are there."""
+        runs = [self.book.place / "runs" / key for key in self.asked[number].keys]
+        return found.keys() >= set(self.plan.wanted) and None not in map(outcome, runs)
 
     def _take_up(self) -> Iterator[Told]:
         """What was asked and not told yet."""
@@ -120,8 +127,9 @@ class Session:
     # asking
 
     def _ask(self) -> Iterator[Asked | Told]:
-        while self.misses < MISSES and self._under_way() < self.width:
-            proposal, self.next = self.next or self.strategy.ask(self.left), None
+        while self._under_way() < self.width:
+            left = self.left if self.misses < MISSES else 0
+            proposal, self.next = self.next or self.strategy.ask(left), None
             if proposal is None:
                 return
             yield from self._begin(proposal)
@@ -135,7 +143,10 @@ class Session:
         one.keys = [trial.key for trial in trials]
         twin = next((other for other in self.asked if trials and other.keys == one.keys), None)
         one.fresh = bool(trials) and proposal.after is None and twin is None
-        self.misses = 0 if one.fresh or proposal.after is not None else self.misses + 1
+        if one.fresh:
+            self.misses = 0
+        elif proposal.after is None:
+            self.misses += 1
         self.asked.append(one)
         self.log.add(one)
         yield one

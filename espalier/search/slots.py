@@ -96,5 +96,9 @@ class StrategyConfig(PartConfig, slot="espalier.search.strategy"):
         """How many whole trainings so many configurations come to, about."""
         return trials
 
+    def whole(self, settings: Settings) -> Settings:
+        """Those of a proposal without what the strategy laid on them to end a training early."""
+        return settings
+
     def build(self, problem: Problem) -> Strategy:
         raise NotImplementedError

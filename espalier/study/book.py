@@ -7,16 +7,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from espalier import lock
 from espalier.config import encode
 from espalier.durable import finite, read_json, rename, write_whole
-from espalier.errors import UserError
+from espalier.errors import ConfigError, UserError
 from espalier.run import Run
-from espalier.tree import dump
+from espalier.study.axis import words
+from espalier.tree import dump, read_yaml
 
 if TYPE_CHECKING:
     from espalier.study.plan import Trial  # brings torch, which a reader has no use for
@@ -30,7 +31,13 @@ COMPLETE, FAILED, KILLED, INTERRUPTED, STARTED = (
     "STARTED",
 )
 
+# What decides the vocabulary where nobody sets it.
+VOCABULARY, CORPUS = "model.vocab_size", ("data.corpus", "data.mixture", "train.init")
+LONGEST = 60  # characters of a value in an error
+
 Record = dict[str, Any]
+Difference = tuple[str, Any, Any]
+"""a path, and what stands there in one tree and in another"""
 
 
 class Keyed(Protocol):
@@ -61,6 +68,28 @@ class Book:
         with lock.hold(self.place / "lock"):
             self._settle(trials)
             yield
+
+    def refuse_others(self, trials: Sequence[Trial]) -> None:
+        """ConfigError where a finished run stands here that is none of this study's.
+
+        One is of the study that differs from some trial only where the settings of its runs, or of
+        `trials`, say so, and in the seed: by them a table tells its rows apart. The error names the
+        first other path of the nearest trial.
+        """
+        records, known = self.records(), {trial.key for trial in trials}
+        settings = [record["settings"] for record in records] + [one.settings for one in trials]
+        varied = {"seed", *(path for one in settings for path in one)}
+        if any(path.startswith(CORPUS) for path in varied):
+            varied.add(VOCABULARY)
+        trees = [encode(trial.experiment) for trial in trials]
+        for key in dict.fromkeys(one["key"] for one in records if one["state"] == COMPLETE):
+            file = configuration(self.place, key)
+            if key in known or not file.is_file() or outcome(self.place / "runs" / key) is None:
+                continue
+            tree = read_yaml(file).tree
+            if all(any(_differences(tree, other, varied)) for other in trees):
+                found = min(([*_differences(tree, other, varied)] for other in trees), key=len)
+                raise ConfigError(_refusal(self.place, found))
 
     def run(self, trial: Keyed) -> Path:
         """The run's directory, whether or not it has begun."""
@@ -147,6 +176,44 @@ class Book:
             summary = self.outcome(trial)
             if summary is not None and trial.key not in kept:
                 self.note(COMPLETE, trial, **told(summary))
+
+
+def configuration(place: Path, key: str) -> Path:
+    """Where the whole configuration of a trial of the study at `place` stands."""
+    written = place / "trials" / f"{key}.yaml"
+    return written if written.is_file() else place / "runs" / key / "config.yaml"
+
+
+def _differences(old: Any, new: Any, varied: Set[str], at: str = "") -> Iterator[Difference]:
+    """What differs between two trees; nothing at a path in `varied`, or below it."""
+    if at in varied or old == new:
+        return
+    parts = isinstance(old, Mapping) and isinstance(new, Mapping)
+    if parts and old.get("name") == new.get("name"):
+        for key in {**old, **new}:
+            below = f"{at}.{key}" if at else key
+            yield from _differences(old.get(key), new.get(key), varied, below)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(one, other, varied, f"{at}.{index}")
+    else:
+        yield at, old, new
+
+
+def _refusal(place: Path, found: Sequence[Difference]) -> str:
+    """By the first difference; a vocabulary is the last, because it follows from a corpus."""
+    path, old, new = min(found, key=lambda one: one[0] == VOCABULARY)
+    return (
+        f"{path} is {_said(old)} in the runs of {place} and {_said(new)} here, and the study does "
+        "not vary it: one table would rank both. Choose another directory with --out, or have the "
+        f"file vary {path}"
+    )
+
+
+def _said(value: Any) -> str:
+    named = isinstance(value, Mapping) and "name" in value
+    text = words(value["name"] if named else value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _shared(source: str, target: str) -> None:

@@ -80,10 +80,16 @@ def _fixed(overrides: Sequence[str]) -> set[str]:
 
 
 def refuse_collapse(drafts: Sequence[Draft], overrides: Sequence[str]) -> None:
-    """ConfigError where an override would make one value of what the drafts vary."""
-    both = _fixed(overrides) & {path for draft in drafts for path in draft.swept}
-    if both:
-        raise ConfigError(f"{min(both)} is varied by the file: an override would make it one value")
+    """ConfigError where an override would make one value of what the drafts vary.
+
+    One of the very path, or of what it is a field of; a field of what is varied may be fixed.
+    """
+    for path in sorted({path for draft in drafts for path in draft.swept}):
+        for fixed in sorted(_fixed(overrides)):
+            if f"{path}.".startswith(f"{fixed}."):
+                raise ConfigError(
+                    f"{path} is varied by the file: an override of {fixed} would make it one value"
+                )
 
 
 class Resolver:

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from espalier.errors import need
 from espalier.run import Run
 from espalier.study.axis import words
-from espalier.study.book import COMPLETE, Book, Record, outcome
+from espalier.study.book import COMPLETE, FAILED, Book, Record, outcome
 
 # 97.5 % of Student's t lie below this, for 1 to 30 degrees of freedom.
 T = (
@@ -43,6 +43,7 @@ class Point:
     configuration: str
     settings: dict[str, Any]
     seeds: tuple[int, ...]
+    """of its runs that have come to their end, and of those that failed"""
     loss: Interval | None
     """the lowest validation loss of each run"""
     parameters: int | None
@@ -50,6 +51,21 @@ class Point:
     """of one run, on average"""
     bytes: int | None = None
     """of one run's weights on the disk"""
+    lost: tuple[int, ...] = ()
+    """those of `seeds` that have no finite loss: the mean knows nothing of them"""
+
+    @property
+    def first(self) -> int:
+        """The first seed that has a finite loss, where any has."""
+        return min(set(self.seeds) - set(self.lost), default=self.seeds[0])
+
+    @property
+    def replicates(self) -> str:
+        """seed 1, 3 seeds, 2 of 3 seeds: those that the loss is the mean of."""
+        number = len(self.seeds)
+        if number == 1:
+            return f"seed {self.seeds[0]}"
+        return f"{number - len(self.lost)} of {number} seeds" if self.lost else f"{number} seeds"
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -69,6 +85,12 @@ def complete(place: Path) -> list[Record]:
     return [record | summary | size for record, summary, size in summaries if summary is not None]
 
 
+def failed(place: Path) -> list[Record]:
+    """The newest records of the trials that failed and have not been tried again."""
+    newest = latest(Book(place).records())
+    return [record for record in newest.values() if record["state"] == FAILED]
+
+
 def weights(run: Path) -> Record:
     """`bytes` of the newest checkpoint's weights; nothing where there is no checkpoint."""
     steps = Run(run, {}).steps()
@@ -82,26 +104,46 @@ def latest(records: Iterable[Record]) -> dict[str, Record]:
     return {record["key"]: record for record in records}
 
 
-def points(records: Iterable[Record]) -> list[Point]:
-    """Configurations, the lowest mean loss first."""
-    groups: dict[str, list[Record]] = {}
+def points(records: Iterable[Record], failed: Iterable[Record] = ()) -> list[Point]:
+    """Configurations of finished runs, the lowest mean loss first.
+
+    One with a seed that has no finite loss, or whose run is among the `failed`, stands after all
+    that have none: what is left of it is a choice of its luckier seeds.
+    """
+    groups: dict[str, dict[str, Record]] = {}
     for record in records:
-        groups.setdefault(record["configuration"], []).append(record)
-    found = [_point(group) for group in groups.values()]
-    return sorted(found, key=lambda point: point.loss.mean if point.loss else math.inf)
+        groups.setdefault(record["configuration"], {})[record["key"]] = record
+    seeds: dict[str, set[int]] = {}
+    for record in failed:
+        if record["key"] not in groups.get(record["configuration"], ()):
+            seeds.setdefault(record["configuration"], set()).add(record["seed"])
+    found = [_point([*group.values()], seeds.get(name, set())) for name, group in groups.items()]
+    return sorted(found, key=_rank)
 
 
-def _point(group: Sequence[Record]) -> Point:
+def _rank(point: Point) -> tuple[bool, float]:
+    return bool(point.lost), math.inf if point.loss is None else point.loss.mean
+
+
+def judged(found: Iterable[Point]) -> list[Point]:
+    """Those that may be compared: with a finite loss for every seed; without any, for some."""
+    known = [point for point in found if point.loss is not None]
+    return [point for point in known if not point.lost] or known
+
+
+def _point(group: Sequence[Record], failed: Collection[int]) -> Point:
     losses = [loss for record in group if (loss := loss_of(record)) is not None]
+    lost = {record["seed"] for record in group if loss_of(record) is None}.union(failed)
     times = [record["seconds"] for record in group if record.get("seconds") is not None]
     return Point(
         group[0]["configuration"],
         group[0]["settings"],
-        tuple(sorted(record["seed"] for record in group)),
+        tuple(sorted({record["seed"] for record in group}.union(failed))),
         interval(losses) if losses else None,
         group[0].get("parameters"),
         statistics.fmean(times) if times else 0.0,
         group[0].get("bytes"),
+        tuple(sorted(lost)),
     )
 
 

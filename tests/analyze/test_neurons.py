@@ -118,6 +118,18 @@ def test_weights_of_neurons_and_branches() -> None:
     assert first["even"] == pytest.approx(1 / (0.36**2 + 0.64**2))
 
 
+def test_branches_through_a_mix_of_low_rank_are_as_loud_as_through_its_product() -> None:
+    tree = {"n_layer": 1, "n_embd": 4, "n_head": 2, "block_size": 8, "vocab_size": 11}
+    shape = {"name": "cortical", "neurons": [2], "linear": {"name": "low_rank", "rank": 1}}
+    model = make(decode(GPTConfig, {**tree, "block": shape}), seed=1)
+    (layer,) = model.trunk.stack.blocks
+    with torch.no_grad():
+        layer.neurons[0].soma.mix.weight.fill_(2.0)  # 4 x 1, times
+        layer.neurons[0].soma.mix.inner.copy_(torch.tensor([[3.0, 0.0, 4.0, 0.0]]))
+    (neuron,) = competition.figures(layer)["neurons"]
+    assert neuron["branch_norms"] == pytest.approx([12.0, 16.0])  # sqrt(4 * 6^2), sqrt(4 * 8^2)
+
+
 def test_features_that_never_move_are_dead() -> None:
     seen = oscillation.Range()
     seen.add(torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, 3.0]]))
@@ -136,6 +148,16 @@ def test_sections_follow_the_parts_of_the_model(tmp_path) -> None:
     silent, active = found["told"]["silent"], found["told"]["active"]
     assert len(silent) == 2
     assert [s + a for s, a in zip(silent, active, strict=True)] == pytest.approx([1, 1])
+
+
+def test_experts_that_no_token_chose_say_nothing(tmp_path) -> None:
+    text = Corpus.open(tiny.corpus(tmp_path / "corpus"))
+    experts = {"name": "moe", "experts": 32, "top": 1, "width": 4}  # of 16 tokens
+    tree = {"n_layer": 1, "n_embd": 16, "n_head": 2, "block_size": 8, "vocab_size": 11}
+    block = {"name": "prenorm", "ffn": experts}
+    model = make(decode(GPTConfig, {**tree, "block": block}), seed=1)
+    found = neurons.figures(model, text.val, [0, 8], 8)["activations"]
+    assert found["trunk.stack.blocks.0.ffn.experts.activation"]["features"] == 4
 
 
 def test_figures_that_fewer_parts_tell_leave_cells_empty() -> None:

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from espalier.analyze import top
+from espalier.config import decode
 from espalier.data.corpus import Corpus
+from espalier.nn.gpt import GPTConfig, make
 from tests.analyze.test_lens import looking
 from tests.analyze.test_probe import model
 from tests.train import tiny
@@ -45,3 +47,14 @@ def test_a_planted_neuron_is_told_with_its_context(tmp_path) -> None:
     assert text.val.gather([place], 1)[0, 0] == 0
     with pytest.raises(ValueError, match="has 64 neurons: there is no 99"):
         top.look(looking(made, text, neurons="99"))
+
+
+def test_an_expert_that_no_token_chose_has_no_neurons(tmp_path) -> None:
+    text = Corpus.open(tiny.corpus(tmp_path))
+    block = {"name": "prenorm", "ffn": {"name": "moe", "experts": 2, "top": 1}}
+    sizes = {"n_layer": 1, "n_embd": 16, "n_head": 2, "block_size": 8, "vocab_size": 11}
+    made = make(decode(GPTConfig, {**sizes, "block": block}), seed=1)
+    with torch.no_grad():  # all choose the first
+        made.get_parameter("trunk.stack.blocks.0.ffn.router.choose.weight").zero_()
+    found = top.look(looking(made, text))["places"]
+    assert list(found) == ["trunk.stack.blocks.0.ffn.experts.activation"]

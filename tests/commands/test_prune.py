@@ -129,6 +129,38 @@ def test_runs_judged_on_other_text_share_no_chart(run: Path, capsys) -> None:
         pruning.figures({"a": content, "b": other})
 
 
+def curve(**texts: Any) -> Any:
+    """One level of a curve that was judged on `texts`."""
+    judged = {"corpus": "a" * 64, "windows": 64, "weights": "w", **texts}
+    windows = {"windows": judged["windows"], "block_size": 8}
+    settings = {"method": {"name": "magnitude"}, "scope": "global", "pattern": None}
+    settings |= {"include": [], "finetune": {"steps": 0}, "weights": judged["weights"]}
+    settings |= {"texts": {"corpus": judged["corpus"], "validation": windows}}
+    loss = {"mean": 2.0, "low": 1.9, "high": 2.1}
+    level = {"level": 0.0, "sparsity": 0.0, "parameters": {"nonzero": 10}, "loss": loss}
+    return {"settings": settings, "levels": [level]}
+
+
+def test_runs_judged_on_another_corpus_share_no_chart() -> None:
+    runs = {name: {"curves": [curve(corpus=name * 64)]} for name in "ab"}
+    with pytest.raises(UserError, match="different texts"):
+        pruning.figures(runs)
+
+
+def test_curves_of_one_run_on_different_windows_have_charts_of_their_own() -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    drawn = pruning.figures({"a": {"curves": [curve(), curve(windows=9), curve(weights="v")]}})
+    assert list(drawn) == ["curve-1", "frontier-1", "curve-2", "frontier-2"]
+
+
+def test_curves_of_one_name_go_on_with_what_differs() -> None:
+    found = pruning.curves({"a": {"curves": [curve(windows=9), curve(corpus="b" * 64)]}})
+    assert [one.name for one in found] == [
+        "magnitude, global, corpus aaaaaaaa, windows 9",
+        "magnitude, global, corpus bbbbbbbb, windows 64",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

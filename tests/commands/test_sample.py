@@ -91,6 +91,15 @@ def test_a_conversation_goes_on_after_a_bad_prompt(source, capsys, monkeypatch):
     assert "'A' at 0, 'B' at 1" in err
 
 
+def test_a_byte_of_the_input_that_is_no_text_does_not_end_the_conversation(
+    source, capsys, monkeypatch
+):
+    typed = io.TextIOWrapper(io.BytesIO(b"he\xffllo\nday\n"), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdin", typed)
+    code, out, err = run(capsys, source, "--interactive", "--max-new-tokens", 4)
+    assert (code, "'\ufffd' at 2" in err, "day" in out) == (0, True, True)
+
+
 class Impatient(io.StringIO):
     """A terminal on which ^C is pressed at the second prompt."""
 
@@ -254,3 +263,28 @@ def test_a_draft_with_another_tokenizer_is_refused(source, capsys, tmp_path):
 def test_any_number_of_samples_begins_at_once():
     options = to_options(How(num_samples=10**12))
     assert next(iter(groups(options))).num_samples == 16
+
+
+@pytest.mark.parametrize("look", ["--colorize", "--heatmaps"])
+def test_a_file_in_place_of_the_folder_is_refused_before_the_model_is_loaded(
+    look, capsys, tmp_path
+):
+    file = tmp_path / "page.html"
+    file.touch()
+    assert run(capsys, "no-model", look, "--save", file) == (
+        2,
+        "",
+        f"error: --save {file} is a file: name a folder\n",
+    )
+
+
+def test_a_draft_without_a_tokenizer_has_the_one_that_is_named(capsys, tmp_path):
+    for name in ("large", "small"):
+        (tmp_path / name).mkdir()
+        write_out(tmp_path / name)
+        (tmp_path / name / "meta.pkl").rename(tmp_path / "meta.pkl")
+    words = ["--tokenizer", tmp_path / "meta.pkl", "--draft", tmp_path / "small"]
+    code, out, _ = run(
+        capsys, tmp_path / "large", *words, "--prompt", "hello", "--max-new-tokens", 3
+    )
+    assert (code, len(out)) == (0, len("hello") + 3 + 1)

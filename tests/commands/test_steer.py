@@ -48,3 +48,9 @@ def test_mistakes_take_one_line(source, capsys, tmp_path):
     assert (code, "there is no layer 9" in err) == (2, True)
     code, _, err = run(capsys, source, "--source", 1)
     assert (code, "no model.steering" in err) == (2, True)
+
+
+@pytest.mark.parametrize("place", ["nowhere/v.safetensors", "."])
+def test_a_vector_without_a_place_is_refused_before_the_model_is_loaded(place, capsys, tmp_path):
+    code, _, err = run(capsys, "no-model", "--save-vector", tmp_path / place)
+    assert (code, "name a file in a directory that is there" in err) == (2, True)

@@ -12,7 +12,7 @@ from espalier.compress.cut import cut, patterned
 from espalier.compress.inputs import Watch, products, squares
 from espalier.compress.prunable import prunable
 from espalier.compress.prune.sparsegpt import SparsegptConfig
-from espalier.compress.prune.structured import Ledger, Offer, cheapest
+from espalier.compress.prune.structured import Ledger, Offer, StructuredConfig, cheapest
 from espalier.compress.shrink import Where
 from espalier.compress.slots import Job, Pattern, PruneConfig, Scope
 from espalier.config import decode, encode, names, resolve
@@ -31,6 +31,14 @@ def job(share: float, scope: Scope = "global", pattern: Pattern | None = None) -
 
 def gone(masks: dict[str, Tensor]) -> dict[str, list[int]]:
     return {name: (~keep).flatten().nonzero().flatten().tolist() for name, keep in masks.items()}
+
+
+def test_units_go_where_an_activation_keeps_fixed_numbers_of_them() -> None:
+    fixed = {"name": "oscillating", "learned": False}
+    block = {"name": "prenorm", "ffn": {"name": "mlp", "activation": fixed}}
+    config = decode(GPTConfig, {**encode(TINY), "block": block})
+    found = StructuredConfig().prune(make(config, seed=0), config, job(0.5))
+    assert found.removed["hidden"] > 0
 
 
 def test_magnitude_takes_exactly_k_and_the_first_of_equals() -> None:

@@ -1,5 +1,7 @@
 """Units taken out of a model: removed is the same as masked, whatever part they are of."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -42,6 +44,31 @@ def test_removed_is_masked_and_really_smaller(case: Case) -> None:
     assert sum(p.numel() for p in smaller.parameters()) < before
     shapes = {name: p.shape for name, p in config.build().named_parameters()}
     assert shapes == {name: p.shape for name, p in smaller.named_parameters()}
+
+
+FIXED = {"name": "oscillating", "learned": False, "spread": 0.1}
+SHARED = {"name": "spline", "points": 16}  # knots for all, as many as there are features
+ACTIVATIONS = {
+    "fixed numbers of features": {"ffn": {"name": "mlp", "activation": FIXED}},
+    "those of an event": {"ffn": {"name": "wiggle", "activation": FIXED}},
+    "those of branches": {"name": "cortical", "neurons": [2], "activation": FIXED},
+    "shared numbers": {"ffn": {"name": "mlp", "width": 16, "activation": SHARED}},
+    "those of a soma": {
+        "name": "cortical",
+        "neurons": [{"branches": 2, "branch_width": 4, "soma": 16}],
+        "activation": SHARED,
+    },
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("block", ACTIVATIONS.values(), ids=ACTIVATIONS)
+def test_an_activation_loses_what_it_says_it_has_for_each_feature(block: dict[str, Any]) -> None:
+    case = Case("activation", {"block": block})
+    model = case.perturbed()
+    gone = every_third(model)
+    assert {"hidden"} <= {where.kind for where in gone}
+    remove(case, gone, model)
 
 
 def cortical(**fields: object) -> Case:

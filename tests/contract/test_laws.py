@@ -27,8 +27,9 @@ from torch.nn import functional as F
 from espalier.config import decode, digest, encode
 from espalier.native import training
 from espalier.nn.gpt import GPT, GPTConfig, sketch
-from espalier.nn.slots import roles, unused
+from espalier.nn.slots import roles, splits, unused
 from espalier.nn.state import Pass, allocate, at, leaves, pick
+from espalier.nn.vision.layers import Conv
 from espalier.train.checkpoint import fill, tensors
 from tests.contract.harness import IDS, TIME, Case, cases, exemptions, rounds, same
 
@@ -243,6 +244,20 @@ def test_roles(case: Case) -> None:
     assert set(found) == {name for name, _ in model.named_parameters()}
     vectors = [n for n, p in model.named_parameters() if p.ndim < 2 and found[n] != "vector"]
     assert vectors == []
+
+
+@law
+def test_matrices(case: Case) -> None:
+    """What counts as a matrix is one, or a convolution, or says which rows are."""
+    model = sketch(case.config())
+    role, split = roles(model), splits(model)
+    lumped = [
+        name
+        for path, module in model.named_modules()
+        for name, p in module.named_parameters(path, recurse=False)
+        if role[name] == "matrix" and p.ndim > 2 and not (name in split or isinstance(module, Conv))
+    ]
+    assert lumped == []
 
 
 @pytest.mark.compile

@@ -1,5 +1,6 @@
 """A GGUF file reads back through transformers' loader and gguf's own reader."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 import torch
 
 from espalier.data.tokenizer.byte import ByteTokenizer
+from espalier.data.tokenizer.hf import HfTokenizer
 from espalier.errors import UserError
-from espalier.export import gguf_file, native
+from espalier.export import gguf_file, native, tokenizers
 from espalier.export.gguf_file import Rounding
 from espalier.pretrained import fill
 from tests.export.models import LLAMA, NEOX, config, shaken
@@ -72,6 +74,72 @@ def test_gpt_neox_lies_as_llama_cpp_wants_it(tmp_path: Path) -> None:
     assert fields["gptneox.rope.dimension_count"] == 2  # a quarter of a head of 8
     assert fields["tokenizer.ggml.eos_token_id"] == 256
     assert "exactly" in remarks[0]
+
+
+BIASED = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_down", "ffn_up")
+PLAIN = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate")
+# What llama.cpp's loader of each refuses to be without, as of 2026-11.
+REQUIRED: dict[str, tuple[dict[str, Any], tuple[str, ...], set[str]]] = {
+    "gpt2": ({}, BIASED, {"token_embd.weight", "position_embd.weight", "output_norm.bias"}),
+    "neox": (NEOX, BIASED, {"token_embd.weight", "output.weight", "output_norm.bias"}),
+    "llama": (LLAMA, (*PLAIN, "ffn_down", "ffn_up"), {"token_embd.weight"}),
+}
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_tied_model_has_every_tensor_that_llama_cpp_requires(name: str, tmp_path: Path) -> None:
+    tree, parts, required = REQUIRED[name]
+    write({**tree, "head": "tied"}, "f32", tmp_path / "m.gguf")
+    held = {one.name for one in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    ends = ("weight", "bias") if parts is BIASED else ("weight",)
+    required = required | {"output_norm.weight"}
+    required |= {f"blk.{i}.{part}.{end}" for i in (0, 1) for part in parts for end in ends}
+    assert required - held == set()
+
+
+def vocabulary(file: Path) -> tuple[list[str], list[Any]]:
+    """The tokens of a file, and their types."""
+    fields = gguf.GGUFReader(file).fields
+    types = fields["tokenizer.ggml.token_type"].contents()
+    return fields["tokenizer.ggml.tokens"].contents(), [gguf.TokenType(kind) for kind in types]
+
+
+def test_ids_that_only_pad_the_vocabulary_are_listed_as_unused(tmp_path: Path) -> None:
+    write({"vocab_size": 260}, "f32", tmp_path / "m.gguf")  # the tokenizer has 257
+    tokens, types = vocabulary(tmp_path / "m.gguf")
+    assert tokens[256:] == ["<|endoftext|>", "<unused_257>", "<unused_258>", "<unused_259>"]
+    assert types[255:] == [gguf.TokenType.NORMAL, gguf.TokenType.CONTROL] + 3 * [
+        gguf.TokenType.UNUSED
+    ]
+
+
+def spelled(tree: dict[str, Any], size: int, to: Path) -> tuple[list[str], list[Any]]:
+    """The vocabulary of a file with the tokenizer of a tokenizer.json."""
+    pytest.importorskip("tokenizers")
+    shape = config({"vocab_size": size})
+    found, weights = native.find(shape), shaken(shape).state_dict()
+    assert found is not None
+    gguf_file.write(found, weights, "f32", HfTokenizer(json.dumps(tree), "changed"), to)
+    return vocabulary(to)
+
+
+def test_an_added_token_that_is_not_special_is_the_users_own(tmp_path: Path) -> None:
+    """Pythia's runs of spaces, which llama.cpp would not read or write as CONTROL."""
+    tree = tokenizers.tree(ByteTokenizer(256))
+    assert tree is not None
+    spaces = tree["added_tokens"][0] | {"id": 257, "content": "    ", "special": False}
+    tree["added_tokens"].append(spaces)
+    _, types = spelled(tree, 258, tmp_path / "m.gguf")
+    assert types[256:] == [gguf.TokenType.CONTROL, gguf.TokenType.USER_DEFINED]
+
+
+def test_a_vocabulary_may_lack_bytes_that_no_text_has(tmp_path: Path) -> None:
+    """GPT-NeoX's, which Pythia has, lacks thirteen."""
+    tree = tokenizers.tree(ByteTokenizer(256))
+    assert tree is not None
+    del tree["model"]["vocab"]["ÿ"]  # 255
+    tokens, _ = spelled(tree, 257, tmp_path / "m.gguf")
+    assert tokens[255] == "<unused_255>"
 
 
 def test_halves_become_neighbours() -> None:

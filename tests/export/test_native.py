@@ -121,6 +121,11 @@ def test_the_same_said_otherwise_is_the_same() -> None:
     assert find({"init": {"std": 0.1}, "embed": {"name": "learned", "start": "cube"}}) == "gpt2"
 
 
+@pytest.mark.parametrize(("family", "tree"), [("gpt2", {}), ("gpt_neox", NEOX), ("llama", LLAMA)])
+def test_dropout_makes_it_no_other_model(family: str, tree: dict[str, Any]) -> None:
+    assert find({"dropout": 0.1, **tree}) == family
+
+
 @pytest.mark.parametrize("tree", [{"bias": False}, {"bias": False, **NEOX}])
 def test_missing_biases_are_zeros(tree: dict[str, Any]) -> None:
     shape = config(tree)

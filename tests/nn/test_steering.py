@@ -8,7 +8,7 @@ import torch
 from espalier.config import decode, encode
 from espalier.errors import ConfigError
 from espalier.nn.gpt import GPTConfig, make, sketch
-from espalier.nn.slots import Dims, Part, SteeringConfig, reset
+from espalier.nn.slots import Dims, Part, SteeringConfig, reset, splits
 from espalier.nn.state import Pass, at
 from espalier.nn.steered import Steered
 from espalier.nn.steering.mixture import MixtureConfig
@@ -37,6 +37,12 @@ def model(**steering: object) -> GPTConfig:
     return decode(GPTConfig, merge(encode(GPTConfig()), sizes | {"steering": steering}))
 
 
+def each(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    """The matrices of two networks with five hidden features: (2, 5, 4) and (2, 4, 5)."""
+    up, down = (part.get_parameter(f"each.{name}.weight") for name in ("up", "down"))
+    return up.view(2, 5, 4), down.view(2, 4, 5)
+
+
 def test_each_row_gets_the_vector_of_its_corpus() -> None:
     part = built(OneHotConfig(sources=3, alpha=2.0))
     vectors = part.get_parameter("vectors")
@@ -54,12 +60,19 @@ def test_a_row_of_no_known_corpus_counts_as_the_first() -> None:
 @torch.no_grad()
 def test_each_row_goes_through_the_network_of_its_corpus() -> None:
     part = built(MlpConfig(sources=2, width=5, activation=_relu()))
-    up, bias, down = (part.get_parameter(f"each.{n}") for n in ("up", "up_bias", "down"))
+    up, down = each(part)
+    bias = part.get_parameter("each.up.bias")
     bias.normal_(generator=torch.Generator().manual_seed(1))
+    bias = bias.view(2, 5)
     got = part(X, of(1, 0))
     for row, source in ((0, 1), (1, 0)):
         hidden = torch.relu(X[row] @ up[source].T + bias[source])
         torch.testing.assert_close(got[row], X[row] + hidden @ down[source].T)
+
+
+def test_the_networks_of_corpora_are_matrices_of_their_own() -> None:
+    part = built(MlpConfig(sources=3, width=5))
+    assert splits(part) == {"each.up.weight": (5, 5, 5), "each.down.weight": (4, 4, 4)}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +93,7 @@ def test_shares_of_networks_wanted_as_1_to_2_to_4(gate: str, want: list[float]) 
 def test_a_mixture_adds_networks_by_their_shares() -> None:
     part = built(MixtureConfig(gate="sigmoid", sources=2, width=5, activation=_relu()))
     shares = torch.sigmoid(part.get_submodule("router")(X, of(0, 0)))
-    up, down = (part.get_parameter(f"each.{n}") for n in ("up", "down"))
+    up, down = each(part)
     said = [torch.relu(X @ up[i].T) @ down[i].T * shares[..., i : i + 1] for i in range(2)]
     torch.testing.assert_close(part(X, of(0, 0)), X + said[0] + said[1])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import espalier as esp
 from espalier import cli, pretrained
@@ -155,6 +156,18 @@ def test_a_planted_wrong_weight_is_refused(tmp_path, tokenizer, capsys, monkeypa
     assert cli.main([*words, "--out", str(tmp_path / "run")]) == 2
     assert "does not compute what transformers computes" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path, tokenizer, capsys, monkeypatch):
+    def full(*_, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    filled().save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("safetensors.torch.serialize_file", full)
+    words = ["import", str(tmp_path / "model"), "--tokenizer", tokenizer]
+    assert cli.main([*words, "--out", str(tmp_path / "run")]) == 3
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"error: cannot save step 0 in {tmp_path / 'run'}: I/O error: No space")
 
 
 def test_rounding_is_told_from_a_wrong_weight_in_fp64(tmp_path):

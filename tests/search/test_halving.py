@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from espalier.commands.search import _keep_best
 from espalier.errors import ConfigError
+from espalier.experiment import load
 from espalier.search.plan import Plan
 from espalier.search.slots import Proposal
 from espalier.search.strategy.halving import Halving, HalvingConfig, rungs
@@ -14,6 +16,7 @@ from tests.search.synthetic import FILE, bowl, go, plan, proposals, session
 pytestmark = pytest.mark.usefixtures("any_corpus")
 
 TEXT = FILE.replace("strategy: random", "strategy: {name: halving, least: 100, eta: 3}")
+TEN = TEXT.replace("trials: 6", "trials: 10")
 DECAY = "train.weight_decay: {low: 0.01, high: 0.9}"
 TOKENS = 12 * 8  # of an update: batch_size * block_size
 
@@ -22,6 +25,13 @@ def halving(made: Plan) -> Halving:
     config = made.search.strategy
     assert isinstance(config, HalvingConfig)
     return config.build(made.problem)
+
+
+def longer_is_better(trial: Any) -> dict[str, Any]:
+    """The bowl, higher by the hundredth part of what is not trained."""
+    missing = 2000 * TOKENS - (trial.experiment.train.stop.tokens or 2000 * TOKENS)
+    loss = bowl(trial)["val_loss"] + missing / (200_000 * TOKENS)
+    return bowl(trial) | {"val_loss": loss, "best_val_loss": loss}
 
 
 def ask(strategy: Halving, left: int = 99) -> Proposal:
@@ -88,13 +98,85 @@ def test_what_failed_is_not_promoted_and_counts_for_nothing(tmp_path: Path) -> N
     assert ask(strategy).after is None
 
 
-def test_when_nothing_more_may_begin_promotions_still_go_on(tmp_path: Path) -> None:
-    made = session(plan(tmp_path, TEXT.replace("trials: 6", "trials: 10")), tmp_path / "study")
+def test_when_nothing_more_may_begin_the_best_goes_on_until_it_is_trained_whole(
+    tmp_path: Path,
+) -> None:
+    made = session(plan(tmp_path, TEN), tmp_path / "study", longer_is_better)
     go(made)
-    begun = [one for one in proposals(made) if one.get("train.stop.tokens") == 100 * TOKENS]
-    second = [one for one in proposals(made) if one.get("train.stop.tokens") == 300 * TOKENS]
-    assert (len(begun), len(second)) == (9, 3)
-    assert made.asked[made.best or 0].proposal.settings["train.stop.tokens"] == 900 * TOKENS
+    updates = [one.get("train.stop.tokens", 2000 * TOKENS) // TOKENS for one in proposals(made)]
+    assert [updates.count(n) for n in (100, 300, 900, 2000)] == [9, 3, 1, 2]
+    assert updates[0] == updates[-1] == 2000  # the baseline, and the one that was the best
+    assert made.best == len(updates) - 1
+
+
+def test_what_fails_on_its_way_up_leaves_its_place_to_the_next_best(tmp_path: Path) -> None:
+    strategy = halving(plan(tmp_path, TEXT.replace("least: 100", "least: 700")))
+    for _ in range(3):
+        ask(strategy)
+    for number, loss in enumerate([3.0, 2.0, 1.0]):
+        strategy.tell(number, {"loss": loss})
+    assert ask(strategy, 0).after == 2
+    assert strategy.ask(0) is None  # that one is under way
+    strategy.tell(3, None)
+    assert ask(strategy, 0).after == 1
+
+
+def test_a_baseline_that_nothing_trained_whole_beats_is_the_best(tmp_path: Path) -> None:
+    strategy = halving(plan(tmp_path, TEXT.replace("least: 100", "least: 700")))
+    for _ in range(3):
+        ask(strategy)
+    strategy.tell(1, {"loss": 2.0})
+    assert strategy.chosen == 1  # nothing is trained whole yet
+    strategy.tell(0, {"loss": 1.5})
+    strategy.tell(2, {"loss": 1.4})
+    assert strategy.chosen == 0  # 1.4 is of another length
+    assert ask(strategy, 0).after == 2
+    strategy.tell(3, {"loss": 1.3})
+    assert strategy.chosen == 3
+
+
+def test_more_trials_go_on_behind_what_was_trained_whole(tmp_path: Path) -> None:
+    first = session(plan(tmp_path, TEN), tmp_path / "study", longer_is_better)
+    go(first)
+    text = TEN.replace("trials: 10", "trials: 12")
+    more = session(plan(tmp_path, text), tmp_path / "study", longer_is_better)
+    go(more)
+    assert more.cut is None
+    assert proposals(more)[: len(proposals(first))] == proposals(first)
+
+
+def test_a_search_that_finds_nothing_new_still_trains_its_best_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("espalier.search.session.MISSES", 2)
+    text = TEN.replace(DECAY, "model.n_layer: {low: 1, high: 4}")
+    text = text.replace("trials: 10", "trials: 99\nseed: 1") + "limits: {parameters: baseline}\n"
+    made = session(plan(tmp_path, text), tmp_path / "study", longer_is_better)
+    go(made)
+    assert made.reason == "2 proposals in a row were nothing new"
+    assert made.asked[-1].proposal.after is not None
+    assert "train.stop.tokens" not in proposals(made)[-1]
+
+
+def test_the_forecast_has_one_experiment_on_every_rung(tmp_path: Path) -> None:
+    made = plan(tmp_path, TEN)
+    updates = 9 * 100 + 3 * 200 + 1 * 600 + 1 * 1100
+    assert made.search.strategy.takes(made.problem, 10) == pytest.approx(1 + updates / 2000)
+    assert made.search.strategy.takes(made.problem, 1) == 1
+
+
+def test_the_best_as_a_recipe_has_no_stop_and_says_what_was_measured(tmp_path: Path) -> None:
+    def only_short(trial: Any) -> dict[str, Any] | None:
+        return bowl(trial) if trial.experiment.train.stop.tokens else None
+
+    made = session(plan(tmp_path, TEXT), tmp_path / "study", only_short)
+    go(made)
+    assert made.best is not None
+    short = made.asked[made.best].proposal.settings
+    file = _keep_best(made, made.best)
+    assert f"# measured after {short['train.stop.tokens']:,} tokens" in file.read_text("utf-8")
+    whole = {path: value for path, value in short.items() if path != "train.stop.tokens"}
+    assert load(str(file)) == made.plan.trials(whole)[0].experiment
 
 
 def test_a_promoted_trial_begins_from_its_own_runs_files(tmp_path: Path) -> None:

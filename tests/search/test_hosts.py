@@ -81,6 +81,27 @@ def test_what_makes_no_model_is_pruned_with_its_reason(tmp_path: Path, url: str)
     assert "must divide" in trial.user_attrs["refused"]
 
 
+def test_what_is_refused_does_not_count_as_a_trial(tmp_path: Path, url: str) -> None:
+    text = TPE.replace("train.weight_decay: {low: 0.01, high: 0.9}", "model.n_head: [2, 3]")
+    made, place = plan(tmp_path, text), tmp_path / "study"
+    trainer = Trainer(Book(place))
+    study = hosts.open_study(made, place, url)
+    study.enqueue_trial({"train.learning_rate": 0.2, "model.n_head": 3})
+    hosts.work(study, hosts.Objective(made, Book(place), trainer))
+    assert states(study)[0] == "PRUNED"
+    assert len(trainer.ran) == 6
+
+
+def test_a_search_of_which_everything_is_refused_comes_to_an_end(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "REPEATS", 4)
+    made, place = plan(tmp_path, TPE + "limits: {parameters: 1}\n"), tmp_path / "study"
+    study = hosts.open_study(made, place, url)
+    hosts.work(study, hosts.Objective(made, Book(place), Trainer(Book(place))))
+    assert states(study) == ["PRUNED"] * 4
+
+
 def test_a_trial_that_fails_does_not_end_its_worker(tmp_path: Path, url: str) -> None:
     made, place = plan(tmp_path, TPE.replace("trials: 6", "trials: 2")), tmp_path / "study"
     trainer, fails = Trainer(Book(place)), iter([True])
@@ -128,6 +149,12 @@ def test_the_plan_comes_back_from_the_study(tmp_path: Path) -> None:
     again = planning.kept(tmp_path)
     assert again.trials({})[0].key == made.trials({})[0].key
     assert hosts.name_of(again, tmp_path) == hosts.name_of(made, tmp_path)
+
+
+def test_searches_over_different_baselines_share_no_study(tmp_path: Path) -> None:
+    document = planning.only(_file(tmp_path))
+    one, other = (planning.of(document, [f"model.n_layer={depth}"]) for depth in (1, 2))
+    assert hosts.name_of(one, tmp_path) != hosts.name_of(other, tmp_path)
 
 
 def _file(tmp_path: Path) -> Path:

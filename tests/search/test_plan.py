@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import ConfigError
+from espalier.nn.norm.rms import RmsConfig
 from espalier.search import goals
 from espalier.search import plan as planning
 from espalier.study.book import Book
@@ -46,6 +47,31 @@ def test_an_override_cannot_make_one_value_of_a_searched_path(tmp_path: Path) ->
     file.write_text(FILE, "utf-8")
     with pytest.raises(ConfigError, match=r"train\.learning_rate is varied"):
         planning.read(file, ["train.learning_rate=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "override", "said"),
+    [
+        ("model.block.norm.eps: [1.0e-5, 1.0e-3]", "", "model.block.norm=rms", "norm.eps is"),
+        ("model.block.norm: [layer, rms]", "", "model.block={norm: rms}", "block.norm is"),
+        (RATE, "seeds: [1, 2, 3]\n", "seed=3", "seed is"),
+    ],
+)
+def test_nor_can_an_override_of_what_holds_it_or_of_the_seeds(
+    tmp_path: Path, space: str, more: str, override: str, said: str
+) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(FILE.replace(RATE, space) + more, "utf-8")
+    with pytest.raises(ConfigError, match=f"{said} varied by the file"):
+        planning.read(file, [override])
+
+
+def test_a_field_of_what_is_searched_may_be_fixed(tmp_path: Path) -> None:
+    file = tmp_path / "search.yaml"
+    file.write_text(FILE.replace(RATE, "model.block.norm: [layer, rms]"), "utf-8")
+    made = planning.read(file, ["model.block.norm.eps=1.0e-3"])
+    (trial,) = made.trials({"model.block.norm": "rms"})
+    assert trial.experiment.model.block.norm == RmsConfig(eps=1e-3)
 
 
 def test_the_baselines_own_values_are_known_where_the_space_has_them(tmp_path: Path) -> None:

@@ -22,6 +22,13 @@ space:
 strategy: greedy
 trials: 30
 """
+HALVING = FILE.replace("strategy: random", "strategy: {name: halving, least: 100, eta: 3}")
+RENEWED = {  # the same proposals, of other experiments
+    "corpus": FILE.replace("data/x", "data/y"),
+    "length": FILE.replace("set: {", "set: {train.max_iters: 3000, "),
+    "seeds": FILE + "seeds: [1]\n",
+    "recipe": FILE.replace("shakespeare-char-cpu", "shakespeare-char"),
+}
 
 
 def ran(made: Any) -> list[str]:
@@ -39,7 +46,7 @@ def test_as_many_configurations_are_tried_as_the_file_says(tmp_path: Path) -> No
     assert made.best == min(losses, key=losses.__getitem__)
 
 
-@pytest.mark.parametrize("text", [FILE, GREEDY])
+@pytest.mark.parametrize("text", [FILE, GREEDY, HALVING])
 def test_an_interrupted_search_makes_the_same_proposals_as_one_that_never_stopped(
     tmp_path: Path, text: str
 ) -> None:
@@ -80,6 +87,40 @@ def test_a_file_that_asks_for_something_else_goes_on_from_there_with_its_runs(
     assert other.cut == 1  # the baseline is the same
     assert len(ran(other)) == 5
     assert len(proposals(other)) == 6
+
+
+@pytest.mark.parametrize("what", RENEWED)
+def test_other_experiments_behind_the_same_proposals_are_trained_anew(
+    tmp_path: Path, what: str
+) -> None:
+    go(session(plan(tmp_path), tmp_path / "study"))
+    made = session(plan(tmp_path, RENEWED[what]), tmp_path / "study")
+    go(made)
+    assert made.cut == 0
+    assert len(ran(made)) == 6
+    assert [one.keys[0] for one in made.asked] == ran(made)
+
+
+def test_a_limit_set_later_refuses_what_was_trained_before(tmp_path: Path) -> None:
+    text = FILE.replace(
+        "train.weight_decay: {low: 0.01, high: 0.9}", "model.n_layer: {low: 1, high: 4}"
+    )
+    go(session(plan(tmp_path, text), tmp_path / "study"))
+    made = session(plan(tmp_path, text + "limits: {parameters: baseline}\n"), tmp_path / "study")
+    go(made)
+    depths = [one.proposal.settings.get("model.n_layer", 2) for one in made.asked if one.keys]
+    assert max(depths) == 2
+
+
+@pytest.mark.parametrize("more", ["limits: {flops: baseline}\n", "objectives: [loss, flops]\n"])
+def test_a_goal_that_the_record_knows_nothing_of_is_counted_of_the_runs_that_are_there(
+    tmp_path: Path, more: str
+) -> None:
+    go(session(plan(tmp_path), tmp_path / "study"))
+    made = session(plan(tmp_path, FILE + more), tmp_path / "study")
+    go(made)
+    assert ran(made) == []
+    assert all("flops" in found for found in made.known.values())
 
 
 def test_a_run_that_is_gone_is_made_again(tmp_path: Path) -> None:

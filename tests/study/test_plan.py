@@ -98,6 +98,12 @@ def test_an_override_cannot_make_one_value_of_a_varied_path(tmp_path: Path) -> N
         trials(tmp_path, OURS, "train.learning_rate=1")
 
 
+def test_nor_can_an_override_of_the_part_whose_field_is_varied(tmp_path: Path) -> None:
+    text = "recipe: shakespeare-char-cpu\ngrid: {model.block.norm.eps: [1.0e-5, 1.0e-3]}"
+    with pytest.raises(ConfigError, match=r"model\.block\.norm\.eps is varied"):
+        trials(tmp_path, text, "model.block.norm=rms")
+
+
 def test_sizes_that_do_not_fit_each_other_are_found_before_any_run(tmp_path: Path) -> None:
     found = trials(tmp_path, "recipe: shakespeare-char-cpu\ngrid: {model.n_head: [4, 5]}")
     with pytest.raises(ConfigError, match=r"model\.n_head=5: .*must divide"):

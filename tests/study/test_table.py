@@ -2,10 +2,21 @@
 
 import io
 import math
+from pathlib import Path
 
 import pytest
 
-from espalier.study.table import columns, interval, latest, points, to_csv, to_parquet
+from espalier.study.table import (
+    columns,
+    failed,
+    interval,
+    judged,
+    latest,
+    points,
+    to_csv,
+    to_parquet,
+)
+from tests.study.made import Made
 
 
 def record(configuration: str, seed: int, loss: float | None) -> dict[str, object]:
@@ -46,6 +57,34 @@ def test_configurations_come_in_the_order_of_their_mean_loss() -> None:
 def test_what_has_no_finite_loss_comes_last() -> None:
     found = points([record("1", 1, None), record("2", 1, 2.0)])
     assert [point.configuration for point in found] == ["2", "1"]
+
+
+def test_what_lost_a_seed_comes_after_what_lost_none_however_low_its_mean() -> None:
+    found = points([record("1", 1, 1.0), record("1", 2, None), record("2", 1, 2.0)])
+    assert [point.configuration for point in found] == ["2", "1"]
+
+
+def test_a_seed_that_failed_is_lost() -> None:
+    (point,) = points([record("1", 1, 1.0), record("1", 3, 1.0)], [record("1", 2, None)])
+    assert (point.seeds, point.lost) == ((1, 2, 3), (2,))
+
+
+def test_seeds_without_a_finite_loss_are_not_counted_into_the_mean() -> None:
+    (point,) = points([record("1", 1, 1.0), record("1", 2, 2.0), record("1", 3, None)])
+    assert point.replicates == "2 of 3 seeds"
+
+
+def test_what_lost_seeds_is_judged_where_nothing_else_is_there() -> None:
+    unsteady = points([record("1", 1, 1.0), record("1", 2, None), record("3", 1, None)])
+    assert [point.configuration for point in judged(unsteady)] == ["1"]
+
+
+def test_a_trial_that_is_tried_again_has_not_failed(tmp_path: Path) -> None:
+    made = Made(tmp_path / "study")
+    for rate in (0.1, 0.2):
+        made.note("FAILED", {"train.learning_rate": rate})
+    made.note("STARTED", {"train.learning_rate": 0.1})
+    assert [record["key"] for record in failed(made.place)] == ["0.2-s1"]
 
 
 def test_a_line_of_the_csv_has_identity_settings_and_summary() -> None:

@@ -58,7 +58,8 @@ def offer_of(model: GPT, site: Site, energy: Mapping[str, Tensor]) -> Offer:
     ours = {name: names[id(p)] for name, p in site.part.named_parameters()}
 
     def named(places: Sequence[Place]) -> list[Place]:
-        return [place._replace(parameter=ours[place.parameter]) for place in places]
+        # a buffer keeps its name: weights alone are counted
+        return [p._replace(parameter=ours.get(p.parameter, p.parameter)) for p in places]
 
     worth = [
         sum(

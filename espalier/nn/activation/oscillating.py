@@ -34,6 +34,7 @@ class OscillatingConfig(ActivationConfig):
 
 class Oscillating(Part):
     special = {"sin": 1, "tanh": 1}
+    per_feature = ("omega", "phi", "baseline")
     omega: Tensor
     phi: Tensor
     baseline: Tensor
@@ -41,7 +42,7 @@ class Oscillating(Part):
     def __init__(self, width: int, start: float, spread: float, *, learned: bool = True):
         super().__init__()
         self.start, self.spread, self.fused = start, spread, True
-        for name in ("omega", "phi", "baseline"):
+        for name in self.per_feature:
             if learned:
                 self.register_parameter(name, nn.Parameter(torch.empty(width)))
             else:

@@ -29,6 +29,7 @@ class Prelu(Part):
     def __init__(self, shape: tuple[int, ...], slope: float):
         super().__init__()
         self.start = slope
+        self.per_feature = ("slope",) if shape else ()
         self.slope = nn.Parameter(torch.empty(shape))
 
     def reset(self) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from espalier.nn.cortex.neuron import Neuron
-from espalier.nn.units import Place, Units, columns, rows, simple, spaced
+from espalier.nn.units import Place, Units, columns, elementwise, rows, simple, spaced
 
 
 def removable(neurons: Sequence[Neuron]) -> list[Units]:
@@ -47,7 +47,7 @@ def _inner(neuron: Neuron, i: int, shapes: Sequence[dict[str, int]]) -> Iterator
         ),
         *rows(f"{at}.conv", neuron.conv, 0, each),
         *rows(f"{at}.up", neuron.up, 0, 2 * each),
-        *_own(f"{at}.activation", neuron.activation, 2 * count * each, 2 * each),
+        *elementwise(f"{at}.activation", neuron.activation, 2 * each),
         *rows(f"{at}.down", neuron.down, 0, each),
         *rows(f"{at}.norm", neuron.norm, 0, each),
         *(rows(f"{at}.trace", neuron.trace, 0, each) if neuron.trace is not None else ()),
@@ -59,17 +59,11 @@ def _inner(neuron: Neuron, i: int, shapes: Sequence[dict[str, int]]) -> Iterator
     down = columns(f"{at}.soma.down")
     feature = [
         *rows(f"{at}.soma.up", neuron.soma.up),
-        *_own(f"{at}.soma.activation", neuron.soma.activation, hidden, 1),
+        *elementwise(f"{at}.soma.activation", neuron.soma.activation),
     ]
     yield Units(
         "hidden", hidden, spaced(*feature, *down), spaced(*down), patched("soma"), inside=inside
     )
-
-
-def _own(path: str, activation: nn.Module, width: int, size: int) -> list[Place]:
-    """Parameters that an activation has for each feature."""
-    named = activation.named_parameters()
-    return [Place(f"{path}.{n}", 0, 0, size) for n, p in named if p.shape[:1] == (width,)]
 
 
 def _whole(neurons: Sequence[Neuron], shapes: Sequence[dict[str, int]]) -> Units:

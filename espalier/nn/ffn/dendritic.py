@@ -94,9 +94,16 @@ class Dendritic(Part):
         if self.coupling is None:
             return self.soma(u.flatten(-2), now)
         many = self.training or u.shape[:-2].numel() >= FOLD
-        if self.fused and self.coupling.linear and many:
+        if self.fused and many and self.folds:
             return F.linear(u.flatten(-2), self.folded(), self.soma.bias)
         return self.soma(torch.cat([u, self.coupling(u, now)], -2).flatten(-2), now)
+
+    @property
+    def folds(self) -> bool:
+        """Is u all that the soma hears, and the soma plain? What stands in its place (an adapter)
+        computes more than its weight says."""
+        linear = self.coupling is not None and self.coupling.linear
+        return linear and type(self.soma) is Dense
 
     def folded(self) -> Float[Tensor, "width hidden"]:
         """The soma's map of u alone: W_k + sum_l L[k, l] W'_l."""
@@ -115,7 +122,7 @@ class Dendritic(Part):
         return Features((*own, *heard), tuple(heard))
 
     def settled(self) -> Part:
-        if self.coupling is None or not self.coupling.linear:
+        if not self.folds:
             return self
         weight = self.folded().detach()
         soma = Dense(weight.shape[1], weight.shape[0], 0.0, bias=False)

@@ -61,7 +61,7 @@ class MoeConfig(FfnConfig):
 
 
 class Bank(Part):
-    """One matrix for each expert, on top of each other."""
+    """One matrix for each expert (or network, or corpus), on top of each other."""
 
     role = {"bias": "vector"}
 

@@ -30,7 +30,7 @@ from espalier.nn.slots import (
     onto_residual,
 )
 from espalier.nn.state import Pass
-from espalier.nn.units import Features, Place, Units, columns, hidden, rows
+from espalier.nn.units import Features, Units, columns, elementwise, hidden, rows
 
 
 class Events(Config):
@@ -117,9 +117,7 @@ class Event(Part):
         """Feature j is row j of both maps and number j of what is elementwise; columns hear it."""
         heard = (*columns("gate"), *columns("transform"))
         own = [*rows("gate", self.gate), *rows("transform", self.transform)]
-        for name in ("level", "activation"):
-            for path, parameter in self.get_submodule(name).named_parameters():
-                own += [Place(f"{name}.{path}", 0, 0, 1)] if parameter.ndim else []
+        own += [*elementwise("level", self.level), *elementwise("activation", self.activation)]
         return Features((*own, *heard), heard)
 
     def settled(self) -> Part:
@@ -169,6 +167,8 @@ class Level(Part):
 
 class Learned(Level):
     """A threshold for each feature, which the loss moves as far as the gate's slope lets it."""
+
+    per_feature = ("threshold",)
 
     def __init__(self, start: float, width: int):
         super().__init__(start)

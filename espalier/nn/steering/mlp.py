@@ -1,11 +1,14 @@
 """A small network for each corpus, whose output is added (ReaLLMASIC's one-hot MLP LSV)."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from espalier.config import default
+from espalier.nn.ffn.moe import Bank
 from espalier.nn.slots import ActivationConfig, Dims, Part, SteeringConfig
 from espalier.nn.state import Pass
 from espalier.nn.steered import sources
@@ -33,31 +36,32 @@ class MlpConfig(SteeringConfig):
 class Each(Part):
     """Several networks side by side, down[i](act(up[i](x)))."""
 
-    role = {"up_bias": "vector"}
-
     def __init__(self, count: int, width: int, dims: Dims, activation: Part):
         super().__init__()
-        self.std, self.residual_std = dims.std, dims.residual_std
-        self.up = nn.Parameter(torch.empty(count, width, dims.n_embd))
-        self.up_bias = nn.Parameter(torch.empty(count, width))
+        biased, bare = replace(dims, bias=True), replace(dims, bias=False)
+        self.up = Bank(count, dims.n_embd, width, biased, dims.std)
         self.activation = activation
-        self.down = nn.Parameter(torch.empty(count, dims.n_embd, width))
-
-    def reset(self) -> None:
-        nn.init.normal_(self.up, std=self.std)
-        nn.init.zeros_(self.up_bias)
-        nn.init.normal_(self.down, std=self.residual_std)
+        self.down = Bank(count, width, dims.n_embd, bare, dims.residual_std)
 
     def chosen(self, x: Tensor, which: Tensor, now: Pass) -> Tensor:
         """(batch, time, d) through the network `which` (batch,) names for each row."""
-        up, down = self.up[which].transpose(1, 2), self.down[which].transpose(1, 2)
-        return self.activation(x @ up + self.up_bias[which][:, None], now) @ down
+        up, bias, down = (each[which] for each in self._each())
+        return self.activation(x @ up.mT + bias[:, None], now) @ down.mT
 
     def mixed(self, x: Tensor, shares: Tensor, now: Pass) -> Tensor:
         """Their outputs, added by shares (batch, time, count)."""
-        hidden = torch.einsum("btd,nwd->btnw", x, self.up) + self.up_bias
+        up, bias, down = self._each()
+        hidden = torch.einsum("btd,nwd->btnw", x, up) + bias
         hidden = self.activation(hidden, now) * shares[..., None].to(x.dtype)
-        return torch.einsum("btnw,ndw->btd", hidden, self.down)
+        return torch.einsum("btnw,ndw->btd", hidden, down)
+
+    def _each(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each network: (count, width, d), (count, width) and (count, d, width)."""
+        up, bias, down = self.up.weight, self.up.bias, self.down.weight
+        assert bias is not None
+        count = self.up.experts
+        ups, downs = (weight.view(count, -1, weight.shape[1]) for weight in (up, down))
+        return ups, bias.view(count, -1), downs
 
 
 class Mlp(Part):

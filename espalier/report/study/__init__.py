@@ -43,8 +43,13 @@ def recipe(found: Found) -> Path | None:
     if best is None or not found.recipe(best).is_file():
         return None
     seeds = ", ".join(str(seed) for seed in best.seeds)
+    lost = ", ".join(str(seed) for seed in best.lost)
     header = (
-        f"# The lowest of {len(found.points)} configurations: loss {best.loss}, seeds {seeds}.\n"
+        f"# The lowest of {len(found.judged)} configurations: loss {best.loss}, seeds {seeds}.\n"
+    )
+    if lost:
+        header += f"# Every configuration lost seeds; this one {lost}: it may be unstable.\n"
+    header += (
         "# It was chosen on the text it was judged on: train it with other seeds to know it.\n"
     )
     write_whole(place, header + found.recipe(best).read_text(encoding="utf-8"))

@@ -55,11 +55,11 @@ def progress(found: Found) -> str:
 def best(found: Found) -> str:
     """An <svg> of the validation losses of the best configurations, one line for each run."""
     lines = []
-    for number, point in enumerate(found.points[:BEST]):
+    for number, point in enumerate(found.judged[:BEST]):
         for seed in point.seeds:
             steps, values = _losses(found, f"{point.configuration}-s{seed}")
             if len(steps) > 1:
-                name = f"{number + 1}: {_named(found, point)}" if seed == point.seeds[0] else ""
+                name = f"{number + 1}: {_named(found, point)}" if seed == point.first else ""
                 lines.append((name, steps, values, COLORS[number]))
     if not lines:
         return ""

@@ -29,7 +29,7 @@ NAMES = {
 
 def costs(found: Found) -> list[str]:
     """What differs between the configurations and is known of each."""
-    known = [found.costs[point.configuration] for point in _judged(found)]
+    known = [found.costs[point.configuration] for point in found.judged]
     names = dict.fromkeys(name for one in known for name in one)
     return [name for name in names if all(name in one for one in known) and _differs(known, name)]
 
@@ -41,23 +41,19 @@ def _differs(known: Sequence[Any], name: str) -> bool:
 
 def same(found: Found, name: str, other: str) -> bool:
     """Whether one cost is a fixed multiple of the other, so that both have one front."""
-    pairs = [found.costs[point.configuration] for point in _judged(found)]
+    pairs = [found.costs[point.configuration] for point in found.judged]
     ratios = [one[name] / one[other] for one in pairs if one.get(other)]
     return len(ratios) == len(pairs) > 0 and max(ratios) <= min(ratios) * 1.01
 
 
 def front(found: Found, name: str) -> list[Point]:
     """The points that no other beats in loss and cost, the cheapest first."""
-    judged = {point.configuration: point for point in _judged(found)}
+    judged = {point.configuration: point for point in found.judged}
     values = {
         key: (found.costs[key][name], point.loss.mean if point.loss else math.inf)
         for key, point in judged.items()
     }
     return [judged[key] for key in pareto.front(values)]
-
-
-def _judged(found: Found) -> list[Point]:
-    return [point for point in found.points if point.loss is not None]
 
 
 def chart(found: Found, name: str) -> str:
@@ -66,7 +62,7 @@ def chart(found: Found, name: str) -> str:
     kept = front(found, name)
     numbers = {point.configuration: i + 1 for i, point in enumerate(found.points)}
     with drawing(title, (4.0, 2.9)) as (figure, plot):
-        others = [point for point in _judged(found) if point not in kept]
+        others = [point for point in found.judged if point not in kept]
         _dots(plot, found, name, others, GREY)
         _dots(plot, found, name, kept, GREEN)
         across = [found.costs[point.configuration][name] for point in kept]
@@ -75,7 +71,7 @@ def chart(found: Found, name: str) -> str:
             text = str(numbers[point.configuration])
             height = point.loss.mean if point.loss else 0.0
             plot.annotate(text, (place, height), (4, 4), textcoords="offset points", fontsize=7.5)
-        every = axis(name, [found.costs[point.configuration][name] for point in _judged(found)])
+        every = axis(name, [found.costs[point.configuration][name] for point in found.judged])
         if every.log:
             plot.set_xscale("log")
         plot.xaxis.set_major_formatter(lambda value, _: brief(value))

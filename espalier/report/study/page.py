@@ -39,13 +39,18 @@ def page(found: Found, recipe: Path | None = None) -> str:
 
 def caveats(found: Found) -> Iterator[str]:
     """What a reader might conclude and should not."""
-    judged = [point for point in found.points if point.loss is not None]
+    judged = found.judged
+    if any(point.lost for point in found.points):
+        yield (
+            "Stability: configurations that lost seeds (a run failed, or has no finite loss) have "
+            "the mean of their luckier ones. They stand last, whatever it is."
+        )
     if len(judged) > 1:
         yield (
             f"How good the best is: it was chosen among {len(judged)} by the text it is judged on, "
             "and so looks better than it is. Train it again with other seeds before you say so."
         )
-    if any(len(point.seeds) == 1 for point in judged):
+    if any(point.loss and point.loss.number == 1 for point in judged):
         yield (
             "Chance: configurations with one seed have no interval. A difference smaller than what "
             "another seed changes means nothing."
@@ -72,13 +77,18 @@ def _sentence(found: Found) -> str:
     names = short(found.paths)
     values = found.values[best.configuration]
     said = ", ".join(f"{names[path]} {_cell(value)}" for path, value in values.items())
-    return f"The lowest loss is {best.loss}, with {said or 'the recipe as it is'}."
+    what = f"{best.loss}, with {said or 'the recipe as it is'}."
+    if best.lost:
+        return f"Every configuration lost seeds. The lowest loss, of {best.replicates}, is {what}"
+    if any(point.lost for point in found.points):
+        return f"The lowest loss of configurations that lost no seed is {what}"
+    return f"The lowest loss is {what}"
 
 
 def _numbers(found: Found) -> Iterator[tuple[str, str, str]]:
     best = found.best
     if best is not None and best.loss is not None:
-        seeds = f"mean of {len(best.seeds)} seeds" if len(best.seeds) > 1 else "one seed"
+        seeds = f"mean of {best.replicates}" if len(best.seeds) > 1 else "one seed"
         half = "" if best.loss.half is None else f", ± {best.loss.half:.4f}"
         yield "lowest validation loss", f"{best.loss.mean:.4f}", f"{seeds}{half}"
         if best.parameters is not None:
@@ -106,11 +116,18 @@ def _row(found: Found, number: int, point: Point, extra: Sequence[str]) -> list[
         str(number),
         *(_cell(values[path]) for path in found.paths),
         "none finite" if point.loss is None else str(point.loss),
-        ", ".join(str(seed) for seed in point.seeds),
+        _seeds(point),
         "" if point.parameters is None else f"{point.parameters:,}",
         *(front.shown(name, costs[name]) if name in costs else "" for name in extra),
         duration(point.seconds),
     ]
+
+
+def _seeds(point: Point) -> str:
+    if not point.lost or len(point.seeds) == 1:
+        return ", ".join(str(seed) for seed in point.seeds)
+    kept = ", ".join(str(seed) for seed in point.seeds if seed not in point.lost)
+    return f"{point.replicates}: {kept or 'none'}"
 
 
 def _known(found: Found, name: str) -> bool:
@@ -119,7 +136,8 @@ def _known(found: Found, name: str) -> bool:
 
 def _shares(found: Found) -> list[importance.Share]:
     values = [found.values[point.configuration] for point in found.points]
-    losses = [None if point.loss is None else point.loss.mean for point in found.points]
+    means = {one.configuration: one.loss.mean for one in found.judged if one.loss}
+    losses = [means.get(point.configuration) for point in found.points]
     return importance.shares(values, losses, found.paths)
 
 

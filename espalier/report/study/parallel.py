@@ -21,7 +21,7 @@ LONGEST = 14  # characters of a label
 
 def chart(found: Found, paths: Sequence[str]) -> str:
     """An <svg> of the first of `paths` that can be drawn; empty for fewer than two lines."""
-    points = [point for point in found.points if point.loss is not None][:LINES]
+    points = found.judged[:LINES]
     axes = [axis(path, [found.values[p.configuration][path] for p in points]) for path in paths]
     axes = [one for one in axes if len(one.names) <= NAMES][:PATHS]
     if len(points) < 2 or not axes:

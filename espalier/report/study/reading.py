@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from espalier.errors import UserError
-from espalier.study.book import STARTED, Book, Record
-from espalier.study.table import Point, complete, latest, points
+from espalier.study.book import STARTED, Book, Record, configuration
+from espalier.study.table import Point, complete, failed, judged, latest, points
 from espalier.tree import read_yaml
 
 SEARCH = "search.jsonl"  # what a search asked, and what it was told
@@ -24,7 +24,7 @@ class Found:
     records: Sequence[Record]
     """of the runs that came to their end, in that order"""
     points: Sequence[Point]
-    """configurations, the lowest mean loss first"""
+    """configurations, the lowest mean loss first, those that lost seeds last"""
     newest: Mapping[str, Record]
     """the newest record of every trial"""
     values: Mapping[str, Mapping[str, Any]]
@@ -44,19 +44,24 @@ class Found:
         return (self.place / SEARCH).is_file()
 
     @property
+    def judged(self) -> list[Point]:
+        """The points that may be compared, in their order."""
+        return judged(self.points)
+
+    @property
     def best(self) -> Point | None:
-        """The point of the lowest mean loss."""
-        return next((point for point in self.points if point.loss is not None), None)
+        """The point of the lowest mean loss; one that lost seeds only where all did."""
+        return next(iter(self.judged), None)
 
     def recipe(self, point: Point) -> Path:
-        """The whole configuration of a point, with its first seed."""
-        return recipe(self.place, f"{point.configuration}-s{point.seeds[0]}")
+        """The whole configuration of a point, with its first seed that has a loss."""
+        return configuration(self.place, f"{point.configuration}-s{point.first}")
 
 
 def read(place: Path) -> Found:
     """Raises UserError for a record that is damaged."""
     records, every = complete(place), Book(place).records()
-    found = points(records)
+    found = points(records, failed(place))
     more = told(place)
     return Found(
         place,
@@ -77,19 +82,13 @@ def settings(place: Path, found: Iterable[Point]) -> dict[str, dict[str, Any]]:
     for point in found:
         whole: Mapping[str, Any] = {}
         if any(path not in point.settings for path in paths):
-            file = recipe(place, f"{point.configuration}-s{point.seeds[0]}")
+            file = configuration(place, f"{point.configuration}-s{point.first}")
             whole = read_yaml(file).tree if file.is_file() else {}
         values[point.configuration] = {
             path: point.settings[path] if path in point.settings else at(whole, path)
             for path in paths
         }
     return values
-
-
-def recipe(place: Path, key: str) -> Path:
-    """Where a trial's whole configuration stands."""
-    written = place / "trials" / f"{key}.yaml"
-    return written if written.is_file() else place / "runs" / key / "config.yaml"
 
 
 def at(tree: Any, path: str) -> Any:

@@ -46,14 +46,20 @@ class HalvingConfig(StrategyConfig):
             raise ConfigError(f"strategy.least={self.least}: a whole training has {whole} updates")
 
     def takes(self, problem: Problem, trials: int) -> float:
-        """The baseline's whole training, and of all others the rungs they are likely to see."""
-        whole = _horizon(problem.baseline)
+        """The baseline's whole training, and of all others the rungs they are likely to see.
+
+        One of them sees all.
+        """
+        whole, others = _horizon(problem.baseline), trials - 1
         parts, start = 0.0, 0
         for rung in range(64):
             end = min(self.least * self.eta**rung, whole)
-            parts += (end - start) / self.eta**rung
+            parts += (end - start) * max(others / self.eta**rung, min(others, 1))
             start = end
-        return 1 + (trials - 1) * parts / whole
+        return 1 + parts / whole
+
+    def whole(self, settings: Settings) -> Settings:
+        return {path: value for path, value in settings.items() if path != STOP}
 
     def build(self, problem: Problem) -> "Halving":
         return Halving(problem, rungs(problem.baseline, self.least, self.eta), self.eta)
@@ -75,15 +81,22 @@ def rungs(plan: Experiment, least: int, eta: int) -> list[int | None]:
 
 
 class Halving:
-    """Experiments by number; `losses` of each rung, and who was promoted from it."""
+    """Experiments by number; `losses` of each rung, and who was promoted from it.
+
+    The last rung is the whole training; the baseline begins there. When all have ended, the best of
+    the highest rung goes on until it is there too.
+    """
 
     def __init__(self, problem: Problem, rungs: list[int | None], eta: int):
         self.rungs, self.eta = rungs, eta
         self.source = Drawn(problem)
         self.settings: list[Settings] = []
-        self.rung: list[int] = []  # of each proposal; the baseline is on none: -1
+        self.rung: list[int] = []  # of each proposal
+        self.after: list[int | None] = []  # what each goes on from
         self.losses: list[dict[int, float]] = [{} for _ in rungs]
         self.promoted: set[int] = set()
+        self.waiting: set[int] = set()  # asked for and not told yet
+        self.lost: set[int] = set()  # failed, or went on and failed there
         self.account: dict[str, object] = {}
 
     @property
@@ -92,36 +105,61 @@ class Halving:
 
     @property
     def chosen(self) -> int | None:
-        """The best on the highest rung that any has reached."""
-        highest = next((found for found in reversed(self.losses) if found), None)
-        return min(highest, key=highest.__getitem__) if highest else None
+        """The best of those trained whole; before there are any, of the highest rung reached."""
+        highest = next((found for found in reversed(self.losses) if found), {})
+        return next(iter(_ranked(highest)), None)
 
     def ask(self, left: int) -> Proposal | None:
         number = self._promotable()
-        if number is not None:
-            self.promoted.add(number)
-            return self._propose(self.settings[number], self.rung[number] + 1, number)
-        drawn = self.source.ask(left)
-        if drawn is None:
+        if number is None:
+            drawn = self.source.ask(left)
+            if drawn is not None:
+                rung = 0 if self.settings else len(self.rungs) - 1
+                return self._propose(drawn.settings, rung, None)
+            number = self._leading()
+        if number is None:
             return None
-        return self._propose(drawn.settings, 0 if self.settings else -1, None)
+        self.promoted.add(number)
+        return self._propose(self.settings[number], self.rung[number] + 1, number)
 
     def _promotable(self) -> int | None:
         """The best of its rung among its first 1/eta that has not gone on, highest rung first."""
         for found in reversed(self.losses[:-1]):
-            best = sorted(found, key=lambda number: (found[number], number))
-            for number in best[: len(found) // self.eta]:
+            for number in _ranked(found)[: len(found) // self.eta]:
                 if number not in self.promoted:
                     return number
         return None
 
+    def _leading(self) -> int | None:
+        """When all has ended: the best of the highest rung whose best has not gone on."""
+        if self.waiting:
+            return None
+        for found in reversed(self.losses[:-1]):
+            best = next((number for number in _ranked(found) if number not in self.lost), None)
+            if best is not None and best not in self.promoted:
+                return best
+        return None
+
     def _propose(self, settings: Settings, rung: int, after: int | None) -> Proposal:
+        self.waiting.add(len(self.settings))
         self.settings.append(settings)
         self.rung.append(rung)
+        self.after.append(after)
         tokens = self.rungs[rung]
         stop = {} if tokens is None else {STOP: tokens}
         return Proposal({**settings, **stop}, after, {"rung": rung})
 
     def tell(self, number: int, found: Found | None) -> None:
-        if found is not None and self.rung[number] >= 0:
+        self.waiting.discard(number)
+        if found is not None:
             self.losses[self.rung[number]][number] = found["loss"]
+            return
+        gone: int | None = number
+        while gone is not None:
+            self.lost.add(gone)
+            gone = self.after[gone]
+
+
+def _ranked(losses: dict[int, float]) -> list[int]:
+    """Numbers, the lowest loss first."""
+    return sorted(losses, key=lambda number: (losses[number], number))

@@ -33,7 +33,7 @@ class Drawn:
         self.account: dict[str, object] = {}
 
     def ask(self, left: int) -> Proposal | None:
-        if left <= 0:
+        if left <= 0 or self.ended:
             return None
         if not self.begun:
             self.begun = True

@@ -1,0 +1,36 @@
+"""What zeros would save is counted where a product reads them."""
+
+import pytest
+import torch
+
+from espalier.compress import measure
+from espalier.compress.prunable import prunable
+from espalier.compress.slots import Pruned
+from espalier.config import refine
+from espalier.nn.gpt import GPTConfig, make
+
+WIDTH, TOKENS, LAYER = 16, 500, 12 * 16 * 16
+SMALL = GPTConfig(n_layer=1, n_embd=WIDTH, n_head=2, block_size=8, vocab_size=TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("head", "include", "multiplied"),
+    [
+        ("tied", {"embedding"}, LAYER + WIDTH * TOKENS),
+        ("untied", {"embedding"}, LAYER),
+        ("untied", {"head"}, LAYER + WIDTH * TOKENS),
+        ("untied", {"head", "embedding"}, LAYER + WIDTH * TOKENS),
+    ],
+)
+def test_zeros_of_a_table_that_is_only_looked_up_save_nothing(
+    head: str, include: set[str], multiplied: int
+) -> None:
+    config = refine(SMALL, {"head": head})
+    model = make(config, 1)
+    weights = prunable(model, include).values()
+    with torch.no_grad():
+        for weight in weights:
+            weight.zero_()
+    every = sum(weight.numel() for weight in weights)
+    found = measure.holdings(Pruned(model, config), every, include)["flops_per_token"]
+    assert found["dense"] - found["skipping_zeros"] == 2 * multiplied
