@@ -92,7 +92,8 @@ class Loaded:
     def packed(self, weights: Weights) -> Loaded:
         """The same, ready for fast generation with weights kept so; made anew at each call.
 
-        What is done to `model` later does not reach it.
+        Hooks put on `model` later do not reach it; what is done to its weights does in float32,
+        which shares them, and in bf16 and int8 only for large ones that cannot be repacked.
         """
         return Loaded(pack(self.model, weights), self.config, lambda: self.tokenizer, self.run)
 

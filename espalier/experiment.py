@@ -80,7 +80,7 @@ def apply(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     """`experiment` with each override laid on in turn."""
     tree = encode(experiment)
     for text in overrides:
-        for path, value in _pairs(text):
+        for path, value in pairs(text):
             experiment = decode(Experiment, override(tree, path, value))
             tree = encode(experiment)
     return experiment
@@ -218,7 +218,8 @@ def tokenizer_of(run: Run, experiment: Experiment) -> Tokenizer:
     return Corpus.open(experiment.data.corpus).tokenizer
 
 
-def _pairs(text: str) -> list[tuple[str, Any]]:
+def pairs(text: str) -> list[tuple[str, Any]]:
+    """An override as paths and values: one `path=value`, or what a nanoGPT `--key=value` means."""
     if text.startswith("--"):
         key, _, value = text[2:].partition("=")
         if not _:

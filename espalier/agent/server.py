@@ -8,6 +8,7 @@ from espalier.agent.toolbox import Toolbox
 from espalier.errors import need
 
 NAME = "espalier"
+AGAIN = 0.2  # seconds until a call that was given up is ended again
 ABOUT = (
     "Train, prune, evaluate and compare small GPT-style language models. Everything is written "
     "inside one study; runs are named relative to it."
@@ -32,11 +33,30 @@ def make(tools: Toolbox, version: str) -> Any:
             ]
         )
 
+    async def ended(done: anyio.Event) -> None:
+        """Once the client gives a call up: end its process, also one that is only just begun."""
+        try:
+            await done.wait()
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                while not done.is_set():
+                    await anyio.to_thread.run_sync(tools.interrupt)
+                    with anyio.move_on_after(AGAIN):
+                        await done.wait()
+            raise
+
     async def called(context: Any, asked: Any) -> Any:
-        async with turn:
-            answer = await anyio.to_thread.run_sync(
-                tools.call, asked.name, asked.arguments or {}, abandon_on_cancel=True
-            )
+        # the next call has its turn when this one's thread is through, given up or not
+        async with turn, anyio.create_task_group() as tasks:
+            done = anyio.Event()
+            tasks.start_soon(ended, done)
+            with anyio.CancelScope(shield=True):
+                try:
+                    answer = await anyio.to_thread.run_sync(
+                        tools.call, asked.name, asked.arguments or {}
+                    )
+                finally:
+                    done.set()
         failed = isinstance(answer.value, dict) and "error" in answer.value
         text = types.TextContent(type="text", text=answer.text())
         return types.CallToolResult(content=[text], is_error=failed)

@@ -12,7 +12,7 @@ from espalier.agent import experiment, facts
 from espalier.agent.budget import Budget, Spent
 from espalier.agent.journal import Journal
 from espalier.agent.offer import Tool
-from espalier.agent.process import Outcome, Runner
+from espalier.agent.process import Outcome, Processes, Runner
 from espalier.agent.rules import Place
 from espalier.agent.signature import known
 from espalier.errors import UserError
@@ -107,6 +107,11 @@ class Toolbox:
         except UserError as error:
             self.journal.write("refused", tool=name, given=given, error=str(error))
             return Answer({"error": str(error)}, refused=True)
+
+    def interrupt(self) -> None:
+        """End the process that a call waits for in another thread, if there is one by now."""
+        if isinstance(self.runner, Processes):
+            self.runner.end()
 
     def _run(self, tool: Tool, words: list[str], given: Mapping[str, Any], **note: Any) -> Answer:
         call = self.journal.write("call", tool=tool.name, given=given, words=words, **note)

@@ -13,20 +13,41 @@ from espalier.errors import UserError
 
 if TYPE_CHECKING:
     from espalier.api import Loaded
-    from espalier.commands.sample import See
+    from espalier.commands.sample import How, Look, See, Steer, Where
     from espalier.engine.chat import Asked
     from espalier.engine.generate import Options
 
 
-def sample(
-    loaded: Loaded, see: See, prompt: str, options: Options, *, free: bool
-) -> dict[str, Any]:
+def check_options(how: How, look: Look, steer: Steer, see: See, where: Where) -> None:
+    """UserError for options that an answer to images, or a check of the cache, does not heed."""
+    if not see.wanted:
+        return
+    given = {
+        "--draft": how.draft is not None,
+        "--colorize": look.colorize is not None,
+        "--heatmaps": look.heatmaps is not None,
+        "--vector": steer.vector is not None,
+        "--save-vector": steer.save_vector is not None,
+        "--source": steer.source is not None,
+        "--interactive": where.interactive,
+        "several --top-k": len(how.top_k) > 1,
+    }
+    if see.check_cache:
+        # keys and values beside such weights are rounded: they differ without a fault
+        given |= {f"--weights {how.weights}": how.weights in ("bf16", "int8")}
+        given |= {"--stop": bool(how.stop)}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        task = "--check-cache" if see.check_cache else "--image"
+        raise UserError(f"{task} does not go with {', '.join(wrong)}: leave one of the two out")
+
+
+def sample(loaded: Loaded, see: See, prompt: str, options: Options, how: How) -> dict[str, Any]:
     """As `sample` with `see`: an answer, or the cache held against full passes.
 
-    Unless `free`, an answer is of the likeliest tokens.
+    Unless `how` names a temperature, an answer is of the likeliest tokens.
     """
+    from espalier.commands import _weighing
     from espalier.engine.chat import Asked
-    from espalier.engine.sampling import Sampling
 
     if see.image:
         asked = ask(loaded, see.image, see.image_mode, prompt)
@@ -34,14 +55,19 @@ def sample(
         asked = Asked(loaded.session.encode(prompt), None)
     if see.check_cache:
         return check(loaded, asked, options)
-    if not free:
-        options = replace(options, sampling=Sampling(temperature=0))
-    return answer(loaded, asked, options) | {"images": list(map(str, see.image)), "prompt": prompt}
+    if how.temperature is None:
+        options = replace(options, sampling=replace(options.sampling, temperature=0))
+    if how.weights == "int8":
+        console.say("int8 weights: their cost is not measured where there are images")
+    found = answer(_weighing.packed(loaded, how, options), asked, options, how.stop)
+    return found | {"images": list(map(str, see.image)), "prompt": prompt}
 
 
-def answer(loaded: Loaded, asked: Asked, options: Options) -> dict[str, Any]:
+def answer(
+    loaded: Loaded, asked: Asked, options: Options, stop: Sequence[str] = ()
+) -> dict[str, Any]:
     """What the model says to images and a question, once for each sample."""
-    found = loaded.chat.answers([asked], options)
+    found = loaded.chat.answers([asked], options, stop)
     for one in found:
         console.out(one.text + (" …" if one.finish == "length" else ""))
         if one.finish == "loop":

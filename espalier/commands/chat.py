@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier import console
+from espalier.commands.sample import forgive
 from espalier.errors import UserError
 from espalier.starting import uncollected
 
@@ -127,6 +128,7 @@ def converse(session: Chat, first: list[Message], options: Options) -> list[dict
     from espalier.data.chat import Message
 
     console.say("a message, then Enter; clear begins anew, quit leaves")
+    forgive()
     said, turn = list(first), 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:

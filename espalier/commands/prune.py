@@ -118,7 +118,11 @@ def _draw(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
     """One chart for all runs, from their files; of each only the curve just asked for."""
     from espalier.report import pruning
 
-    names = {Path(run).resolve().name: curve for run, curve in found.items()}
+    last = [Path(run).resolve().name for run in found]
+    names = {
+        name if last.count(name) == 1 else run: curve
+        for name, (run, curve) in zip(last, found.items(), strict=True)
+    }
     results = {
         name: {**content, "curves": [c for c in content["curves"] if _same(c, names[name])]}
         for name, content in pruning.read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import sys
 import time
@@ -108,6 +109,10 @@ class See:
     check_cache: Annotated[bool, ONCE] = False
     """Hold each greedy token through the cache against a full pass, and write no text."""
 
+    @property
+    def wanted(self) -> bool:
+        return bool(self.image) or self.check_cache
+
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -164,12 +169,14 @@ def sample(
     with uncollected():
         from espalier import api
         from espalier.commands import _seeing, _weighing
+    _seeing.check_options(how, look, steer, see, where)
+    check_places(look, steer)
     prompt = read_prompt(how.prompt)
     every = [to_options(how, k) for k in how.top_k or (None,)]
     loaded = api.load(run, step=where.step, tokenizer=where.tokenizer, device=where.device)
-    if see.image or see.check_cache:
-        return _seeing.sample(loaded, see, prompt, every[0], free=how.temperature is not None)
-    session = open_session(loaded, how, every[0], where.device)
+    if see.wanted:
+        return _seeing.sample(loaded, see, prompt, every[0], how)
+    session = _weighing.open_session(loaded, how, every[0], where)
     if (saved := _weighing.steered(session, prompt, steer)) is not None:
         return saved
     for k in how.top_k:
@@ -244,20 +251,13 @@ def _folder(loaded: Loaded, look: Look) -> Path:
     return Path("sample") if loaded.run is None else loaded.run.path / "results" / "sample"
 
 
-def open_session(loaded: Loaded, how: How, options: Options, device: str | None) -> Session:
-    """The model with its weights packed as asked, and its draft if one is named."""
-    from espalier import api
-    from espalier.commands import _weighing
-    from espalier.engine.weights import fitting
-
-    weights = fitting(loaded.model, options.sampling) if how.weights == "auto" else how.weights
-    fast = loaded.packed(weights)
-    if how.weights == "int8":
-        console.say(_weighing.cost_of(loaded, fast))
-    if how.draft is None:
-        return fast.session
-    draft = api.load(how.draft, device=device)
-    return fast.speculating(draft.packed(fitting(draft.model, options.sampling)))
+def check_places(look: Look, steer: Steer) -> None:
+    """UserError where what is to be written has no place, before a model is loaded for it."""
+    if look.wanted and look.save is not None and look.save.exists() and not look.save.is_dir():
+        raise UserError(f"--save {look.save} is a file: name a folder")
+    file = steer.save_vector
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        raise UserError(f"--save-vector {file}: name a file in a directory that is there")
 
 
 def to_options(how: How, top_k: int | None = None) -> Options:
@@ -357,9 +357,16 @@ def speak(session: Session, prompt: str, options: Options, stop: tuple[str, ...]
     return _sample(text, pieces[-1].ids, pieces[-1].finish, options)
 
 
+def forgive() -> None:
+    """A byte of the input that is no UTF-8 is U+FFFD, and no reason to stop."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+
+
 def converse(session: Session, options: Options, stop: tuple[str, ...]) -> dict[str, Any]:
     """Prompt after prompt; ^C ends a text, and at the prompt the conversation."""
     console.say("a prompt, then Enter; ^C or end of input leaves")
+    forgive()
     turns = 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from espalier.engine.generate import evaluating, steppable
-from espalier.engine.sampling import RowStreams, Sampling, allowed, choose, stream_name
+from espalier.engine.sampling import RowStreams, Sampling, allowed, choose, desk, stream_name
 from espalier.engine.sights import joined
 from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
@@ -168,7 +168,7 @@ class _Seat:
         self.ticket, self.request = ticket, request
         self.ids, self.start, self.drawn = list(request.prompt), -1, 0
         stream = stream_name(self.ids, request.number)
-        self.desk = torch.device("cpu") if device.type == "mps" else device
+        self.desk = desk(device)
         self.chance = RowStreams(request.sampling.seed, [stream], self.desk)
 
     @property

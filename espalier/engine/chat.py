@@ -54,11 +54,13 @@ class Chat(Session):
         ids, slots = placed(spelled.ids, spelled.places, counts, self.image_id or 0)
         return Asked(ids, Sight([shown], torch.tensor([slots]), torch.arange(len(ids))[None]))
 
-    def answers(self, asked: Sequence[Asked], options: Options) -> list[Completion]:
-        """To conversations side by side, without the tokens that end them."""
+    def answers(
+        self, asked: Sequence[Asked], options: Options, stop: Sequence[str] = ()
+    ) -> list[Completion]:
+        """To conversations side by side, without what ends them: tokens, or a text of `stop`."""
         prompts = [one.ids for one in asked]
         generation = self._generation(asked, options)
-        stops = self.speaker.stop_texts()
+        stops = [*self.speaker.stop_texts(), *stop]
         found = self._gather(self._spell(generation, prompts, generation.options, stops))
         return [replace(one, text=self._bare(one.text, one.ids)) for one in found]
 

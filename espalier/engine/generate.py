@@ -14,7 +14,7 @@ from torch import Tensor
 from espalier.engine import recorded
 from espalier.engine.loops import NoRepeat, loops
 from espalier.engine.repel import Cosine, Repulsion, table
-from espalier.engine.sampling import Sampling, Source, allowed, choose, source, stream_name
+from espalier.engine.sampling import Sampling, Source, allowed, choose, desk, source, stream_name
 from espalier.engine.sights import joined
 from espalier.engine.weights import empty_states
 from espalier.engine.window import CROP, Rule
@@ -88,6 +88,8 @@ class Generation:
         sights: Sequence[Sight | None] = (),
     ):
         """`sights`: what each prompt sees, a row of its own; none: text."""
+        if not prompts:
+            raise UserError("no prompt: give at least one")
         if not all(prompts):
             raise UserError("an empty prompt: give at least one token")
         options.rule.check(block_size)
@@ -100,8 +102,7 @@ class Generation:
         self.drawn = 0
         numbers = [options.first + row % options.num_samples for row in self.live]
         streams = [stream_name(*one) for one in zip(self.history, numbers, strict=True)]
-        # where tokens are chosen: in float64, which Apple's GPUs lack
-        self.desk = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.desk = desk(self.device)
         self.chance = chance or source(options.sampling, streams, self.desk)
         longest = max(map(len, prompts)) + max(options.max_new_tokens, 1)
         self._length = min(block_size, padded(longest))

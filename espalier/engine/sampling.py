@@ -210,8 +210,8 @@ class RowStreams:
         where = torch.tensor(rows, device=self.device)
         u = self.noise[where, self.at, None]
         self.at += 1
-        below = probs.double().cumsum(-1)
-        return torch.searchsorted(below, u * below[:, -1:], right=True)[:, 0]
+        below = probs.to(self.device).double().cumsum(-1)
+        return torch.searchsorted(below, u * below[:, -1:], right=True)[:, 0].to(probs.device)
 
     def uniform(self) -> float:
         """A number from [0, 1) of the first row's stream."""
@@ -240,6 +240,11 @@ class NanoGPTStream:
 
     def draw(self, probs: Float[Tensor, "n vocab"], rows: Sequence[int]) -> Int[Tensor, " n"]:
         return torch.multinomial(probs, 1, generator=self.generator)[:, 0]
+
+
+def desk(device: torch.device) -> torch.device:
+    """Where tokens are chosen for a model there: in float64, which Apple's GPUs lack."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def source(sampling: Sampling, streams: Sequence[str], device: torch.device) -> Source:

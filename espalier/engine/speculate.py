@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from espalier.engine.generate import Generation, Options, Step, evaluating, padded, steppable
-from espalier.engine.sampling import RowStreams, allowed, probabilities, stream_name
+from espalier.engine.sampling import RowStreams, allowed, desk, probabilities, stream_name
 from espalier.engine.weights import empty_states
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
@@ -81,6 +81,9 @@ class Speculation:
             raise UserError("a draft knows no cosine penalty: leave one of the two out")
         if options.no_repeat is not None or options.stop_loops:
             raise UserError("a draft knows nothing of loops: leave it or no_repeat, stop_loops out")
+        if options.record:
+            raise UserError("a draft's steps are not recorded: leave the draft or record out")
+        options.rule.check(block_size)
         self.model, self.block_size, self.options, self.draft = model, block_size, options, draft
         self.history = [list(prompt)]
         self.live = [0]
@@ -152,7 +155,7 @@ class Speculation:
         self, reader: _Reader, ids: list[int], last: int
     ) -> tuple[Float[Tensor, "last vocab"], Float[Tensor, "last vocab"]]:
         """Probabilities (fp64) and logits of what follows each of the last tokens of `ids`."""
-        logits = reader.read(ids, last)
+        logits = reader.read(ids, last).to(desk(reader.device))
         wide = self._big.vocab_size
         fitted = logits.new_full((last, wide), -torch.inf)
         fitted[:, : logits.shape[-1]] = logits[:, :wide]

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from espalier.durable import write_whole
+from espalier.durable import write_asked
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
 from espalier.nn.state import Pass, at
@@ -35,7 +35,8 @@ class Vector:
         return Vector(self.values - other.values, self.layer)
 
     def write(self, file: Path) -> None:
-        write_whole(file, save({"vector": self.values, "layer": torch.tensor(self.layer)}))
+        """Raises UserError where no file can stand."""
+        write_asked(file, save({"vector": self.values, "layer": torch.tensor(self.layer)}))
 
     @classmethod
     def read(cls, file: Path) -> Vector:
@@ -84,8 +85,13 @@ def push(model: GPT, vector: Vector, scale: float) -> RemovableHandle:
 
 def choose(model: GPT, source: int) -> RemovableHandle:
     """From here on every row counts as one of corpus `source`, for `model.steering`."""
-    if not any(isinstance(part, Steered) for part in model.modules()):
+    steered = [part for part in model.modules() if isinstance(part, Steered)]
+    if not steered:
         raise UserError("the model has no model.steering, so it cannot tell sources apart")
+    count = steered[0].sources
+    if source < 0 or (count is not None and source >= count):
+        known = "from 0" if count is None else f"0 to {count - 1}"
+        raise UserError(f"there is no source {source}: model.steering has {known}")
 
     def mark(_: nn.Module, given: tuple[Tensor, Pass]) -> None:
         ids, now = given
@@ -100,8 +106,15 @@ def depth(model: GPT) -> int:
 
 
 def find(model: GPT, layer: int) -> nn.Module:
-    """A layer of the stack; UserError where there is none."""
+    """A layer of the stack; UserError where none is, or one that a pass runs several times."""
     if not 0 <= layer < depth(model):
         raise UserError(f"there is no layer {layer}: the stack has 0 to {depth(model) - 1}")
-    found: nn.Module = getattr(model.trunk.stack, "blocks")[layer]  # noqa: B009 - any stack's
-    return found
+    stack = model.trunk.stack
+    blocks: Sequence[nn.Module] = getattr(stack, "blocks")  # noqa: B009 - any stack's
+    times = sum(block is blocks[layer] for block in blocks) * getattr(stack, "runs", 1)
+    if times > 1:
+        raise UserError(
+            f"layer {layer} runs {times} times in a pass (model.stack): a vector can be neither "
+            "saved from it nor added to it"
+        )
+    return blocks[layer]

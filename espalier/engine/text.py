@@ -8,46 +8,68 @@ from typing import Literal
 
 from espalier.data.tokenizer.base import END_OF_TEXT, Tokenizer
 from espalier.engine.generate import Generation, Options
-from espalier.engine.sampling import Source, source
+from espalier.engine.sampling import Source, desk, source
 from espalier.engine.speculate import Draft, Speculation
 from espalier.errors import UserError
 from espalier.nn.gpt import GPT
 
 REPLACEMENT = "\ufffd"
 CONTEXT = 8  # tokens kept, so that a tokenizer that looks at neighbours spaces the next one rightly
+LONGEST = 4  # bytes of a character
 
 
 class Decoder:
-    """Ids to text as they come; bytes of an unfinished character are kept back."""
+    """Ids to text as they come; bytes of an unfinished character are kept back.
+
+    Such a character is one U+FFFD to some tokenizers and one for each byte to others. To a decoder
+    of Llama's kind (ByteFallback) it also turns finished neighbours in bytes into U+FFFD meanwhile.
+    """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()):
         self.tokenizer = tokenizer
-        self.ids = list(prompt[-CONTEXT:])
-        self.shown = len(self._text())
+        self.ids = self._newest(prompt)
+        self.known = len(self.ids)  # of them, all of whose text is said
+        self.said = self._text(self.ids)  # begins the text of `ids`
 
     def push(self, token: int) -> str:
         """The text that is certain now."""
         self.ids.append(token)
-        text = self._text()
-        settled = self._settled(text)
-        piece, self.shown = text[self.shown : settled], max(self.shown, settled)
-        if settled == len(text) and len(self.ids) > 4 * CONTEXT:
-            self.ids = self.ids[-CONTEXT:]
-            self.shown = len(self._text())
+        text = self._text(self.ids)
+        if not text.startswith(self.said):
+            if text.endswith(REPLACEMENT) and len(self.ids) - self.known < LONGEST:
+                return ""
+            text = self._anew()
+        held = len(text) - len(text.rstrip(REPLACEMENT))
+        settled = max(len(self.said), len(text) - min(held, LONGEST - 1))
+        piece, self.said = text[len(self.said) : settled], text[:settled]
+        if settled == len(text):
+            if len(self.ids) > 4 * CONTEXT:
+                self.ids = self._newest(self.ids)
+                self.said = self._text(self.ids)
+            self.known = len(self.ids)
         return piece
 
     def flush(self) -> str:
         """What was kept back, a broken character as U+FFFD."""
-        text = self._text()
-        piece, self.shown = text[self.shown :], len(text)
+        text = self._text(self.ids)
+        if not text.startswith(self.said):
+            text = self._anew()
+        piece, self.said = text[len(self.said) :], text
         return piece
 
-    def _text(self) -> str:
-        return self.tokenizer.decode(self.ids) if self.ids else ""
+    def _anew(self) -> str:
+        """The text of the ids that nothing was said of, where they changed what was."""
+        self.ids, self.known, self.said = self.ids[self.known :], 0, ""
+        return self._text(self.ids)
 
-    def _settled(self, text: str) -> int:
-        """An unfinished character decodes to one U+FFFD at the end; later bytes may mend it."""
-        return len(text) - text.endswith(REPLACEMENT)
+    def _newest(self, ids: Sequence[int]) -> list[int]:
+        """The last `CONTEXT` ids or a few more, from the beginning of a character on."""
+        ends = (list(ids[-size:]) for size in range(CONTEXT, CONTEXT + LONGEST))
+        whole = (end for end in ends if not self._text(end).startswith(REPLACEMENT))
+        return next(whole, list(ids[-CONTEXT:]))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids) if ids else ""
 
 
 class Stops:
@@ -150,7 +172,8 @@ class Session:
             yield from self._spell(rows, encoded, options, stop)
             return
         # nanoGPT draws sample after sample from one stream; a draft runs ahead of one row
-        chance = source(options.sampling, [], next(self.model.parameters()).device)
+        place = desk(next(self.model.parameters()).device)
+        chance = source(options.sampling, [], place)
         numbered = [(p, n) for p in encoded for n in range(options.num_samples)]
         for row, (prompt, number) in enumerate(numbered):
             alone = replace(options, num_samples=1, first=options.first + number)

@@ -2,14 +2,18 @@
 
 bf16 keeps 8 of the 24 bits of a weight's significand; int8 is symmetric with a scale for each
 output. Activations, norms, biases and positions stay in fp32; keys and values are remembered in
-bf16. The model that is given stays as it is, and shares all that is not repacked.
+bf16. The model that is given stays as it is.
+
+A copy has hooks of its own. In float32 it shares the model's tensors, where they need no padding;
+in bf16 and int8 only large ones that it cannot repack (the experts of a mixture, a long table of
+positions). What is done to a shared tensor in place reaches both: pack anew after it.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +39,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 
 LARGE = 2**24  # parameters from which the bytes of the weights, not the calls, take the time
+SMALL = 2**20  # numbers of a tensor up to which a copy of its own costs nothing that matters
 
 
 def fitting(model: GPT, sampling: Sampling) -> Weights:
@@ -122,7 +127,7 @@ def _copy(module: nn.Module, dtype: torch.dtype, known: dict[nn.Module, nn.Modul
     given, made = module, module
     module = module.settled() if isinstance(module, Part) else module
     if type(module) is Dense:
-        made = PackedDense(matvec.pack(module.weight, module.bias, dtype))
+        made = PackedDense(matvec.pack(module.weight, _own(module.bias, dtype), dtype))
     elif type(module) is Gathered:  # int8 has no such kernel: bf16 in its place
         made = module.to_dtype(torch.bfloat16 if dtype == torch.int8 else dtype)
     elif type(module) is Learned:
@@ -135,9 +140,22 @@ def _copy(module: nn.Module, dtype: torch.dtype, known: dict[nn.Module, nn.Modul
         made = Tied(owner, module.softcap)
     else:
         made = copy.copy(module)
+        for name, value in vars(module).items():
+            if isinstance(value, dict):  # hooks, parameters, buffers
+                own = copy.copy(value)
+                own.update({key: _own(item, dtype) for key, item in value.items()})
+                setattr(made, name, own)
         made._modules = {
             name: None if child is None else _copy(child, dtype, known)
             for name, child in module._modules.items()
         }
     known[given] = made
     return made
+
+
+def _own(item: Any, dtype: torch.dtype) -> Any:
+    """A small tensor's copy for weights that are repacked; anything else as it is."""
+    if not isinstance(item, Tensor) or dtype == torch.float32 or item.numel() > SMALL:
+        return item
+    made = item.detach().clone()
+    return nn.Parameter(made, item.requires_grad) if isinstance(item, nn.Parameter) else made

@@ -10,11 +10,11 @@ from espalier.nn.state import Pass
 
 
 class Steered(Part):
-    """steering(block(x))."""
+    """steering(block(x)), with how many corpora it tells apart (None: any)."""
 
-    def __init__(self, block: Part, steering: Part):
+    def __init__(self, block: Part, steering: Part, sources: int | None = None):
         super().__init__()
-        self.block, self.steering = block, steering
+        self.block, self.steering, self.sources = block, steering, sources
 
     def forward(self, x: Float[Tensor, "batch time d"], now: Pass) -> Float[Tensor, "batch time d"]:
         return self.steering(self.block(x, now), now)
@@ -27,7 +27,8 @@ def steer(blocks: list[Part], config: SteeringConfig, dims: Dims) -> None:
             f"model.steering.layer={config.layer}: layers are 0 to {len(blocks) - 1} "
             f"(model.n_layer={len(blocks)})"
         )
-    blocks[config.layer] = Steered(blocks[config.layer], config.build(dims))
+    sources = getattr(config, "sources", None)
+    blocks[config.layer] = Steered(blocks[config.layer], config.build(dims), sources)
 
 
 def sources(now: Pass, x: Tensor) -> Int[Tensor, "batch"]:

@@ -10,7 +10,15 @@ from typing import Any
 from espalier.config import decode, digest, encode, refine
 from espalier.data.corpus import Corpus
 from espalier.errors import ConfigError, UserError
-from espalier.experiment import Experiment, apply, begun_from, load, with_room, with_vocabulary
+from espalier.experiment import (
+    Experiment,
+    apply,
+    begun_from,
+    load,
+    pairs,
+    with_room,
+    with_vocabulary,
+)
 from espalier.study import flags, grid
 from espalier.study.draft import Draft, depth
 from espalier.study.reading import documents
@@ -76,7 +84,7 @@ def _differing(drafts: Sequence[Draft]) -> set[str]:
 
 
 def _fixed(overrides: Sequence[str]) -> set[str]:
-    return {text.removeprefix("--").partition("=")[0] for text in overrides}
+    return {path for text in overrides for path, _ in pairs(text)}
 
 
 def refuse_collapse(drafts: Sequence[Draft], overrides: Sequence[str]) -> None:

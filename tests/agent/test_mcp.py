@@ -2,6 +2,9 @@
 
 import json
 import sys
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from mcp import Client, StdioServerParameters
 
 from espalier.agent import server
 from espalier.agent.journal import Journal
+from espalier.agent.process import Outcome, Processes
 from espalier.commands.research import Allowed, open_study
 from tests.agent import within
 
@@ -60,3 +64,40 @@ def test_it_begins_no_file_of_code(tmp_path: Path, given: dict[str, Any]) -> Non
         _, answers = ask(server.make(tools, "0"), ("parts", given))
     assert answers[0].is_error
     assert {one.name for one in (tmp_path / "study").iterdir()} == {"log.jsonl"}
+
+
+class Lasting(Processes):
+    """Verbs that last until they are ended, and a moment longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.ended = threading.Event()
+
+    def __call__(self, words: Sequence[str], folder: Path, seconds: float) -> Outcome:
+        self.told.append(f"{words[0]} begins")
+        self.ended.wait(5)
+        time.sleep(0.3)
+        self.told.append(f"{words[0]} is through")
+        return Outcome(-15, None, "", 0.0)
+
+    def end(self) -> None:
+        self.ended.set()
+
+
+def test_a_call_that_is_given_up_is_through_before_the_next_begins(tmp_path: Path) -> None:
+    runner = Lasting()
+
+    async def main(tools: Any) -> None:
+        async with Client(server.make(tools, "0")) as client:
+            with anyio.move_on_after(0.5):
+                await client.call_tool("recipes", {})
+            await client.call_tool("doctor", {})
+
+    with open_study(tmp_path / "study", Allowed().limits(None), (), runner) as (tools, _, _):
+        began = time.monotonic()
+        anyio.run(main, tools)
+    assert runner.told == [
+        f"{verb} {what}" for verb in ("recipes", "doctor") for what in ("begins", "is through")
+    ]
+    assert time.monotonic() - began < 4  # it was ended, not waited for

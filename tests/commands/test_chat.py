@@ -90,6 +90,14 @@ def test_a_conversation_is_led_line_by_line(run, capsys, monkeypatch):
     assert [m["content"] for m in found["messages"] if m["role"] == "user"] == ["say 2"]
 
 
+def test_a_byte_of_the_input_that_is_no_text_does_not_end_the_conversation(
+    run, capsys, monkeypatch
+):
+    typed = io.TextIOWrapper(io.BytesIO(b"sa\xffy\nquit\n"), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdin", typed)
+    assert said(capsys, str(run))["messages"][0]["content"] == "sa\ufffdy"
+
+
 def test_a_template_without_its_tokens_is_refused(run, capsys, tmp_path):
     from tests.train.tiny import corpus
 

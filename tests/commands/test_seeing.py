@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from espalier.api import Loaded
 from espalier.cli import main
 from espalier.commands.prepare import Images, prepare
 from tests.train.test_reading import SMALL
@@ -68,3 +69,57 @@ def test_too_many_images_for_the_block_are_refused(
     files = [word for _ in range(20) for word in ("--image", str(page))]
     assert main(["sample", str(run), *files, "--prompt", "x", "--device", "cpu"]) == 2
     assert "the model reads 128" in capsys.readouterr().err
+
+
+def test_a_text_after_an_image_ends_before_a_stop_string(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = reader
+    words = [run, "--image", page, "--prompt", "Free OCR.", "--temperature", 2]
+    free = ask(capsys, *words)["samples"][0]["text"]  # type: ignore[index]
+    cut = ask(capsys, *words, "--stop", free[4:6])["samples"][0]  # type: ignore[index]
+    assert (cut["text"], cut["finish"]) == (free[: free.index(free[4:6])], "stop")
+
+
+def test_a_penalty_holds_without_a_temperature(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = reader
+    words = [run, "--image", page, "--prompt", "Free OCR.", "--repetition-penalty", 100]
+    assert ask(capsys, *words) == ask(capsys, *words, "--temperature", 0)
+
+
+def test_weights_are_kept_as_asked_beside_an_image(
+    reader: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, page = reader
+    asked: list[str] = []
+    packed = Loaded.packed
+    monkeypatch.setattr(Loaded, "packed", lambda own, kept: asked.append(kept) or packed(own, kept))
+    ask(capsys, run, "--image", page, "--prompt", "Free OCR.", "--weights", "int8")
+    assert asked == ["int8"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--image", "x.png", "--draft", "y"], "--image does not go with --draft"),
+        (["--image", "x.png", "--vector", "v"], "--image does not go with --vector"),
+        (["--image", "x.png", "--save-vector", "v"], "--image does not go with --save-vector"),
+        (["--image", "x.png", "--source", "0"], "--image does not go with --source"),
+        (["--image", "x.png", "--interactive"], "--image does not go with --interactive"),
+        (["--image", "x.png", "--colorize"], "--image does not go with --colorize"),
+        (["--image", "x.png", "--heatmaps"], "--image does not go with --heatmaps"),
+        (["--image", "x.png", "--top-k", "1", "--top-k", "2"], "several --top-k"),
+        (["--check-cache", "--draft", "y"], "--check-cache does not go with --draft"),
+        (["--check-cache", "--weights", "int8"], "does not go with --weights int8"),
+        (["--check-cache", "--stop", "x"], "--check-cache does not go with --stop"),
+    ],
+)
+def test_options_that_would_not_be_heeded_are_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["sample", "nowhere", *words]) == 2
+    assert message in capsys.readouterr().err

@@ -135,6 +135,7 @@ def test_broken_weights_are_named(plain):
         (lambda: Rule.parse("refill:0"), "must drop at least 1"),
         (lambda: Rule.parse("slide"), "no rule 'slide'"),
         (lambda: generate(build("gpt2"), BLOCK, [[]]), "empty prompt"),
+        (lambda: generate(build("gpt2"), BLOCK, []), "no prompt: give at least one"),
         (lambda: generate(build("gpt2"), BLOCK, [[1]], Options(rule=Rule(17))), "block of 16"),
     ],
 )

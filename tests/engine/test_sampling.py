@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from espalier.engine.sampling import (
     COLDEST,
@@ -16,6 +17,7 @@ from espalier.engine.sampling import (
     RowStreams,
     Sampling,
     choose,
+    desk,
     keep_min_p,
     keep_top_k,
     keep_top_p,
@@ -172,6 +174,22 @@ def test_the_ends_of_what_is_taken_still_give_probabilities(temperature, penalty
 def test_values_without_a_meaning_are_refused(field, value, message):
     with pytest.raises(UserError, match=message):
         Sampling(**{field: value})
+
+
+def test_a_stream_on_the_cpu_draws_for_a_model_on_a_gpu():
+    stream = RowStreams(1, ["a"], CPU)
+    stream.uniform()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        token = stream.draw(torch.ones(1, 5, device="cuda"), [0])
+    assert token.device.type == "cuda"
+
+
+def test_tokens_are_chosen_where_there_is_float64():
+    assert [desk(torch.device(kind)).type for kind in ("cpu", "cuda", "mps")] == [
+        "cpu",
+        "cuda",
+        "cpu",
+    ]
 
 
 @pytest.mark.parametrize("how", [{}, {"top_p": 0.7}, {"min_p": 0.3}, {"temperature": 0.5}], ids=str)

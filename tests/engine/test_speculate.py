@@ -6,6 +6,7 @@ import torch
 from espalier.engine.generate import Options, generate
 from espalier.engine.sampling import RowStreams, Sampling, probabilities
 from espalier.engine.speculate import Draft, Speculation, draw, judge
+from espalier.engine.window import Rule
 from espalier.errors import UserError
 from espalier.nn.slots import Part
 from tests.engine.models import BLOCK, KINDS, build
@@ -114,3 +115,7 @@ def test_what_has_no_meaning_is_refused(plain):
         Speculation(plain, BLOCK, [1], Options(sampling=Sampling(rng="nanogpt")), Draft(plain, 16))
     with pytest.raises(UserError, match="empty prompt"):
         Speculation(plain, BLOCK, [], Options(), Draft(plain, 16))
+    with pytest.raises(UserError, match="refill:17: drops more than the block of 16"):
+        Speculation(plain, BLOCK, [1], Options(rule=Rule(17)), Draft(plain, 16))
+    with pytest.raises(UserError, match="not recorded"):
+        Speculation(plain, BLOCK, [1], Options(record=True), Draft(plain, 16))

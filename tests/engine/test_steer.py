@@ -88,6 +88,30 @@ def test_a_source_is_chosen_for_every_row() -> None:
     assert torch.equal(net(TOKENS), plain)
 
 
+@pytest.mark.parametrize(
+    "stack",
+    [{"name": "shared"}, {"name": "feedback", "passes": 2}],
+    ids=["shared", "feedback"],
+)
+def test_a_layer_that_a_pass_runs_twice_is_refused(stack: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"layer 0 runs 2 times in a pass"):
+        steer.find(model(stack=stack), 0)
+
+
+@pytest.mark.parametrize("source", [-1, 2])
+@pytest.mark.parametrize("name", ["one_hot", "mlp", "mixture"])
+def test_a_source_that_is_not_there_is_refused(name: str, source: int) -> None:
+    net = model(steering={"name": name, "sources": 2})
+    with pytest.raises(UserError, match=rf"no source {source}: model\.steering has 0 to 1"):
+        steer.choose(net, source)
+
+
+def test_a_vector_is_written_to_a_file_in_a_directory(tmp_path: Path) -> None:
+    vector = Vector(torch.zeros(2), 0)
+    with pytest.raises(UserError, match="is a directory: name a file"):
+        vector.write(tmp_path)
+
+
 def test_what_cannot_be_steered_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no layer 3: the stack has 0 to 2"):
         steer.find(model(), 3)

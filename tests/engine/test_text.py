@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from espalier.data.tokenizer import choose
+from espalier.data.tokenizer import Tokenizer, choose, sentencepiece
 from espalier.data.tokenizer.byte import ByteTokenizer
 from espalier.data.tokenizer.char import CharTokenizer
+from espalier.data.tokenizer.hf import HfTokenizer
 from espalier.engine.generate import Options
 from espalier.engine.sampling import Sampling
 from espalier.engine.text import Decoder, Session, Stops
@@ -13,6 +14,34 @@ from espalier.errors import UserError
 from espalier.nn.gpt import GPTConfig, make
 
 BYTES = ByteTokenizer()
+FALLEN_BACK = ["hi 😀 there", "한", "한국어를 더 길게 씁니다 😀😀 hi", "é à"]
+
+
+@pytest.fixture(scope="module")
+def pieces() -> Tokenizer:
+    """A SentencePiece model that writes all but its few letters in bytes."""
+    pytest.importorskip("sentencepiece")
+    return sentencepiece.train(["hello world, this is a small text. " * 20] * 5, 280)
+
+
+@pytest.fixture(scope="module")
+def fallback() -> Tokenizer:
+    """A tokenizer.json of Llama's kind, which writes all but `hi` in bytes."""
+    library = pytest.importorskip("tokenizers")
+    known = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "h", "i", "▁h", "▁hi"]
+    inner = library.Tokenizer(
+        library.models.BPE(
+            vocab={token: i for i, token in enumerate(known)},
+            merges=[("▁", "h"), ("▁h", "i")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    inner.normalizer = library.normalizers.Replace(" ", "▁")
+    decoders = library.decoders
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    inner.decoder = decoders.Sequence(steps)
+    return HfTokenizer(inner.to_str(), "llama")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +79,39 @@ def test_pieces_join_to_what_decoding_at_once_gives(seed):
     decoder = Decoder(BYTES)
     text = "".join(map(decoder.push, ids)) + decoder.flush()
     assert text == BYTES.decode(ids)
+
+
+@pytest.mark.parametrize("text", FALLEN_BACK)
+@pytest.mark.parametrize("prompt", ["hi", "한국어입니다"])
+@pytest.mark.parametrize("name", ["pieces", "fallback"])
+def test_characters_that_no_token_fits_come_whole(name, prompt, text, request):
+    tokenizer = request.getfixturevalue(name)
+    decoder = Decoder(tokenizer, tokenizer.encode(prompt).tolist())
+    shown = [decoder.push(token) for token in tokenizer.encode(text).tolist()]
+    assert "".join([*shown, decoder.flush()]) == text
+
+
+@pytest.mark.parametrize("name", ["pieces", "fallback"])
+def test_a_long_text_in_bytes_is_decoded_a_few_ids_at_a_time(name, request):
+    tokenizer = request.getfixturevalue(name)
+    decoder, text = Decoder(tokenizer), "한국어를씁니다" * 30
+    assert "".join(map(decoder.push, tokenizer.encode(text).tolist())) == text
+    assert len(decoder.ids) < 50
+
+
+def test_a_broken_byte_after_a_character_in_bytes_leaves_what_follows(fallback):
+    decoder = Decoder(fallback)
+    ids = [*fallback.encode("한").tolist(), 1 + 0xFF, *fallback.encode(" hi").tolist()]
+    assert "".join(map(decoder.push, ids)) == "한\ufffd hi"
+
+
+@pytest.mark.parametrize("name", ["pieces", "fallback"])
+def test_a_stop_string_in_bytes_is_met(name, request):
+    tokenizer, stops = request.getfixturevalue(name), Stops(["한"])
+    decoder = Decoder(tokenizer)
+    for token in tokenizer.encode("hi한").tolist():
+        stops.push(decoder.push(token))
+    assert stops.met
 
 
 def test_the_prompt_is_not_said_again():

@@ -38,12 +38,36 @@ def test_logits_stay_within_the_rounding_of_the_weights(model, kernels, weights,
     assert (got - want).norm() <= error * want.norm()
 
 
-def test_the_model_that_was_given_is_untouched_and_shares_the_rest(model):
+def test_the_model_that_was_given_is_untouched(model):
     before, places = model(IDS), {k: v.data_ptr() for k, v in model.named_parameters()}
     pack(model, "int8")
     assert torch.equal(model(IDS), before)
     assert {k: v.data_ptr() for k, v in model.named_parameters()} == places
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8"])
+def test_repacked_weights_do_not_follow_the_model(model, weights):
+    packed = pack(model, weights)
+    before = packed(IDS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    assert torch.equal(packed(IDS), before)
+
+
+def test_float32_weights_are_those_of_the_model():
+    model = build("gpt2")
+    assert pack(model, "float32").trunk.norm.weight is model.trunk.norm.weight
+
+
+@pytest.mark.parametrize("weights", ["float32", "bf16"])
+def test_a_hook_is_put_on_one_of_both(weights):
+    model = build("gpt2")
+    packed = pack(model, weights)
+    before = packed(IDS)
+    model.trunk.stack.blocks[0].register_forward_hook(lambda _m, _x, out: out + 1)
+    assert torch.equal(packed(IDS), before)
 
 
 def test_a_packed_table_is_stored_once_for_embedding_and_head():

@@ -93,9 +93,10 @@ def test_one_wrong_word_stops_before_any_run(tmp_path: Path, text: str, said: st
         trials(tmp_path, text)
 
 
-def test_an_override_cannot_make_one_value_of_a_varied_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", ["train.learning_rate=1", "--learning_rate=1"])
+def test_an_override_cannot_make_one_value_of_a_varied_path(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match=r"train\.learning_rate is varied"):
-        trials(tmp_path, OURS, "train.learning_rate=1")
+        trials(tmp_path, OURS, override)
 
 
 def test_nor_can_an_override_of_the_part_whose_field_is_varied(tmp_path: Path) -> None:
