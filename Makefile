@@ -16,13 +16,14 @@ BIN := .venv/bin
 INSTALL = $(PYTHON) tools/install.py --torch '$(TORCH)' --index '$(TORCH_INDEX)' --wheels '$(WHEELS)'
 SHAPES := --jaxtyping-packages=espalier,tests.shapes.check
 
-.PHONY: help demo test test-long bench kills gpu-bundle docs-parts lint format clean
+.PHONY: help demo test test-long composed bench kills gpu-bundle docs-parts lint format clean
 
 help:
 	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
 	@echo 'make test       ruff, mypy --strict and the test suite (under 10 minutes on 2 cores)'
 	@echo 'make test-long  the tests that take longer'
 	@echo 'make bench NANOGPT=CHECKOUT TEXT=tinyshakespeare.txt   the benchmarks, one script per claim'
+	@echo 'make composed   1,000 models of parts put together at random: built, trained a step, decoded'
 	@echo 'make kills      workers killed every few seconds: the pool, Ray, PostgreSQL (half an hour; extras ray, search)'
 	@echo 'make gpu-bundle TEXT=tinyshakespeare.txt   what benchmarks/gpu.sh carries to a machine with a GPU and no network'
 	@echo 'make docs-parts write docs/parts.md anew: what each part computes and costs'
@@ -52,6 +53,9 @@ ifneq ($(and $(NANOGPT),$(TEXT)),)
 	@$(BIN)/python benchmarks/time_to_loss.py $(TEXT) $(NANOGPT)
 endif
 	@$(BIN)/python benchmarks/table.py
+
+composed: .venv/.test
+	@ESPALIER_COMPOSED=1000 $(BIN)/python -m pytest -q -n $(WORKERS) tests/contract/test_composed.py
 
 kills: .venv/.test
 	@PYTHONPATH=. $(BIN)/python benchmarks/kills.py

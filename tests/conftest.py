@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 
 import tests.shapes  # noqa: F401 - the shape checks look it up as an attribute of `tests`
+from espalier import console
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,3 +22,9 @@ def shared_data() -> Path:
     if not place.is_dir():
         pytest.skip("no shared texts here; set ESPALIER_TEST_DATA to a folder that has them")
     return place
+
+
+@pytest.fixture(autouse=True)
+def words_for_people() -> None:
+    """Where a test called the command line with --json, the next one starts without."""
+    console.want_json(False)

@@ -4,11 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from espalier.analyze import activations, record
 from espalier.config import decode
 from espalier.data.corpus import Corpus
 from espalier.nn.gpt import GPT, GPTConfig, make
+from espalier.nn.slots import Part
+from espalier.nn.state import Pass
 from espalier.train.checkpoint import tensors
 from tests.train import tiny
 
@@ -77,10 +80,25 @@ def test_figures_are_those_of_the_outputs(text: Corpus) -> None:
     assert found["max"] == pytest.approx(hidden.max().item(), rel=1e-6)
 
 
+class Both(Part):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, 2 * x
+
+
+class First(Part):
+    def __init__(self, norm: Part) -> None:
+        super().__init__()
+        self.norm, self.both = norm, Both()
+
+    def forward(self, x: Tensor, now: Pass) -> Tensor:
+        return self.both(self.norm(x, now))[0]
+
+
 def test_an_output_of_several_tensors_is_heard_one_by_one(text: Corpus) -> None:
-    model = build("cortical")
-    found = activations.outputs(model, text.val, [0], 8, "*blocks.0.neurons.0.conv")
-    assert [name.rpartition("conv")[2] for name in found] == [".0", ".1"]
+    model = build("gpt")
+    model.trunk.norm = First(model.trunk.norm)
+    found = activations.outputs(model, text.val, [0], 8, "*norm.both")
+    assert [name.rpartition("both")[2] for name in found] == [".0", ".1"]
 
 
 def test_entropy_and_sums_of_even_attention() -> None:
