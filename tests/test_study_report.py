@@ -13,7 +13,7 @@ from espalier.commands import sweep
 from espalier.config import encode, refine
 from espalier.errors import UserError
 from espalier.experiment import Experiment, load
-from espalier.report import html
+from espalier.report import figures, html
 from espalier.report import study as report
 from espalier.report.study import front, importance, page, parallel, reading
 from espalier.report.study.importance import grouped, ranks, share, shares
@@ -262,3 +262,11 @@ def test_a_report_of_a_study_needs_no_torch(made: Made) -> None:
     )
     line = [sys.executable, "-c", code, "report", str(made.place)]
     assert subprocess.run(line, capture_output=True, check=False).returncode == 0
+
+
+def test_an_axis_of_steps_has_whole_numbers() -> None:
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    with figures.drawing("steps", (8.2, 3.4)) as (_, axes):
+        axes.plot([0, 10, 20], [3, 2, 1])
+        figures.over_steps(axes)
+        assert all(tick == round(tick) for tick in axes.get_xticks())

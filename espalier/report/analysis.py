@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from espalier.durable import write_whole
-from espalier.report.figures import GREEN, GREY, INK, RUST, drawing, svg
+from espalier.report.figures import GREEN, GREY, INK, RUST, drawing, over_steps, svg
 from espalier.units import count
 
 Record = Mapping[str, Any]
@@ -131,7 +131,7 @@ def _over_steps(title: str, steps: Record, key: str) -> Drawn:
         for path, color in zip(chosen, COLORS, strict=False):
             values = [steps[step][path][key] for step in order]
             axes.plot([int(s) for s in order], values, color=color, marker="o", label=short(path))
-        axes.set_xlabel("step")
+        over_steps(axes)
         if chosen:
             axes.legend(frameon=False, fontsize=7)
         return drawn(figure, title)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from espalier.report.figures import GREEN, RUST, drawing
+from espalier.report.figures import GREEN, RUST, drawing, over_steps
 from espalier.report.reading import Story, finite, thin
 from espalier.tree import dump
 
@@ -55,7 +55,7 @@ def curves(story: Story) -> bytes | None:
             axes.plot(*thin(*train), color=GREEN, linewidth=1.1, label="training")
         if val[0]:
             axes.plot(*val, color=RUST, linewidth=1.6, marker="o", markersize=3, label="validation")
-        axes.set_xlabel("step")
+        over_steps(axes)
         axes.legend(frameon=False, loc="upper right")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=150)

@@ -25,15 +25,21 @@ class Line:
     dots: bool = False
 
 
+def over_steps(axes: Any) -> None:
+    """A horizontal axis of steps, which are whole."""
+    axes.set_xlabel("step")
+    axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
 def curves(title: str, lines: Sequence[Line], size: tuple[float, float], *, zero: bool) -> str:
     """An <svg> of curves over steps. `zero`: the value axis begins at nothing."""
     with drawing(title, size) as (figure, axes):
         for line in lines:
             _draw(axes, line)
-        axes.set_xlabel("step")
+        over_steps(axes)
         axes.margins(x=0.01)
         axes.locator_params(axis="x", nbins=6 if size[0] > 6 else 4)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.yaxis.set_major_formatter(lambda value, _: count(value))
         if zero:
             axes.set_ylim(bottom=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from espalier.report.figures import GREEN, GREY, INK, RUST, drawing, svg
+from espalier.report.figures import GREEN, GREY, INK, RUST, drawing, over_steps, svg
 from espalier.report.reading import finite, thin
 from espalier.report.study.importance import Share
 from espalier.report.study.reading import Found
@@ -67,8 +67,7 @@ def best(found: Found) -> str:
     with drawing(title, (8.2, 3.4)) as (figure, plot):
         for name, steps, values, color in lines:
             plot.plot(steps, values, color=color, linewidth=1.1, label=name or None)
-        plot.set_xlabel("step")
-        plot.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        over_steps(plot)
         plot.margins(x=0.01)
         plot.legend(frameon=False, loc="best")
         return svg(figure, title)
