@@ -20,7 +20,7 @@ SHAPES := --jaxtyping-packages=espalier,tests.shapes.check
 
 help:
 	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
-	@echo 'make test       ruff, mypy --strict and the test suite (under 10 minutes on 2 cores)'
+	@echo 'make test       ruff, mypy --strict and the test suite (about 11 minutes on 2 cores)'
 	@echo 'make test-long  the tests that take longer'
 	@echo 'make bench NANOGPT=CHECKOUT TEXT=tinyshakespeare.txt   the benchmarks, one script per claim'
 	@echo 'make composed   1,000 models of parts put together at random: built, trained a step, decoded'

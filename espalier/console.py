@@ -4,6 +4,7 @@ Results go to stdout (`out`), everything on the way to stderr (`say`, `warn`, `p
 `--json` stdout holds one JSON object and nothing else, so that results for people join the rest.
 """
 
+import io
 import math
 import os
 import sys
@@ -35,6 +36,12 @@ def open_missing() -> None:
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+
+
+def forgive() -> None:
+    """A byte of the input that is no UTF-8 is U+FFFD, and no reason to stop."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
 
 
 def unheard() -> None:

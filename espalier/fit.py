@@ -318,6 +318,7 @@ class _Training:
             told = {"train_loss": train, "val_loss": val, "tokens": now.tokens, "seconds": seconds}
             self._log("eval", **told, **apart, **found, **hearing.by_layer(heard))
             yield events.Evaluated(now.step, train, val, now.tokens, best, found)
+            yield from self._note(self.complaint)
             yield from self._advise(hearing.advice(found))
             reason = reason or now.satisfied(config.stop)
         if config.sample.interval and (now.step % config.sample.interval == 0 or reason):

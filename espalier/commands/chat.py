@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier import console
-from espalier.commands.sample import forgive
 from espalier.errors import UserError
 from espalier.starting import uncollected
 
@@ -128,7 +127,7 @@ def converse(session: Chat, first: list[Message], options: Options) -> list[dict
     from espalier.data.chat import Message
 
     console.say("a message, then Enter; clear begins anew, quit leaves")
-    forgive()
+    console.forgive()
     said, turn = list(first), 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import sys
 import time
@@ -357,16 +356,10 @@ def speak(session: Session, prompt: str, options: Options, stop: tuple[str, ...]
     return _sample(text, pieces[-1].ids, pieces[-1].finish, options)
 
 
-def forgive() -> None:
-    """A byte of the input that is no UTF-8 is U+FFFD, and no reason to stop."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")
-
-
 def converse(session: Session, options: Options, stop: tuple[str, ...]) -> dict[str, Any]:
     """Prompt after prompt; ^C ends a text, and at the prompt the conversation."""
     console.say("a prompt, then Enter; ^C or end of input leaves")
-    forgive()
+    console.forgive()
     turns = 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from espalier.engine.generate import Options, evaluating, generate
 from espalier.engine.sampling import Sampling
 from espalier.engine.weights import pack
 from espalier.nn.gpt import GPT, sketch
-from espalier.nn.slots import roles
 from espalier.train.checkpoint import tensors
 
 PROMPT, FORWARD = 8, 2048  # tokens
@@ -33,7 +32,8 @@ def holdings(pruned: Pruned, original: int, include: Collection[str]) -> dict[st
     """
     model, weights = pruned.model, prunable(pruned.model, include)
     gone = zeros(weights.values())
-    skipped = 2 * zeros(multiplied(model, weights))
+    multiplied = set(count.multiplied(model))
+    skipped = 2 * zeros([weight for name, weight in weights.items() if name in multiplied])
     total = sum(p.numel() for p in model.parameters())
     work = count.flops(sketch(pruned.config), pruned.config.block_size).forward
     held = tensors(model)
@@ -57,18 +57,6 @@ def holdings(pruned: Pruned, original: int, include: Collection[str]) -> dict[st
         "flops_per_token": {"dense": work, "skipping_zeros": work - skipped},
         "dead_units": by_kind,
     }
-
-
-def multiplied(model: GPT, weights: Mapping[str, Tensor]) -> list[Tensor]:
-    """Those of `weights` that a pass multiplies with: no table that is only looked up."""
-    role = roles(model)
-    own = any(name.startswith("head.") and role[name] == "embedding" for name in role)
-    read = set() if own else {id(p) for p in model.trunk.embed.read()}
-    return [
-        weight
-        for name, weight in weights.items()
-        if role[name] == "matrix" or name.startswith("head.") or id(weight) in read
-    ]
 
 
 def live(model: GPT, block_size: int) -> int:

@@ -65,15 +65,20 @@ def parameters(model: nn.Module) -> Parameters:
         by_part[".".join(name.split(".")[: 2 if name.startswith("trunk.") else 1])] += (
             parameter.numel()
         )
-    tables = [p for n, p in named.items() if n.startswith("head.") and role[n] == "embedding"]
-    if not tables:  # the head reads the embedding's, whose matrices are counted already
-        read = {id(p) for p in cast(Embed, model.get_submodule("trunk.embed")).read()}
-        tables = [p for n, p in named.items() if id(p) in read and role[n] == "embedding"]
-    head = sum(p.numel() for p in tables)
     idle = {name: named[name].numel() for name in unused(model)}
-    products = by_role["matrix"] + head - sum(n for k, n in idle.items() if role[k] == "matrix")
+    products = sum(named[name].numel() for name in multiplied(model) if name not in idle)
     total = sum(by_role.values())
     return Parameters(total, dict(by_role), dict(by_part), products, sum(idle.values()))
+
+
+def multiplied(model: nn.Module) -> list[str]:
+    """The parameters in matrix products: matrices, and the table that the head multiplies with."""
+    role, named = roles(model), dict(model.named_parameters())
+    tables = [n for n in named if n.startswith("head.") and role[n] == "embedding"]
+    if not tables:  # the head reads the embedding's, whose matrices are matrices anyway
+        read = {id(p) for p in cast(Embed, model.get_submodule("trunk.embed")).read()}
+        tables = [n for n, p in named.items() if id(p) in read and role[n] == "embedding"]
+    return [*(n for n in named if role[n] == "matrix"), *tables]
 
 
 def flops(model: nn.Module, window: int) -> Flops:

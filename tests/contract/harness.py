@@ -12,6 +12,7 @@ from espalier.native import training
 from espalier.nn import slots
 from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.nn.slots import Part
+from espalier.nn.state import Pass, allocate
 from espalier.tree import merge, override
 
 BASE = {
@@ -138,3 +139,15 @@ def rounds(model: torch.nn.Module) -> bool:
 
 def same(a: Tensor, b: Tensor, atol: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, atol=atol, rtol=1e-4)
+
+
+@torch.no_grad()
+def decodes(model: GPT) -> None:
+    """A prompt at once, the rest token by token, against one full pass."""
+    full, states, out, start = model(IDS), allocate(model, 3, TIME, "cpu"), [], 0
+    for count in [TIME - 6] + [1] * 6:
+        positions = torch.arange(start, start + count).expand(3, -1)
+        now = Pass(positions, states, TIME, fresh=start == 0)
+        out.append(model(IDS[:, start : start + count], now))
+        start += count
+    same(torch.cat(out, 1), full, atol=3e-5)

@@ -18,8 +18,7 @@ from espalier.errors import ConfigError
 from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.nn.state import at
 from espalier.tree import merge, override
-from tests.contract.harness import BASE, IDS, exemptions, rounds, slot_bases
-from tests.contract.test_pairs import _decode
+from tests.contract.harness import BASE, IDS, decodes, exemptions, rounds, slot_bases
 
 Tree = dict[str, Any]
 SLOTS = {base.slot: base for base in slot_bases() if not base.slot.endswith("front")}
@@ -85,7 +84,7 @@ def test_what_is_put_together_at_random_works_or_is_refused(seed: int) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         _loss(model).backward()  # type: ignore[no-untyped-call]
     if "steps" not in lawful and not rounds(model):  # which may fall to either side of a tie
-        _decode(model.double().eval())
+        decodes(model.double().eval())
 
 
 def _loss(model: GPT) -> torch.Tensor:

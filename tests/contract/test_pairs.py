@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from espalier.config import decode, encode
 from espalier.errors import ConfigError
 from espalier.nn.gpt import GPT, GPTConfig, make
-from espalier.nn.state import Pass, allocate, at
+from espalier.nn.state import at
 from espalier.tree import merge, override
-from tests.contract.harness import BASE, IDS, TIME, rounds, same
+from tests.contract.harness import BASE, IDS, decodes, rounds
 
 Choice = tuple[str, str]  # a slot, and what stands in it
 
@@ -182,7 +182,7 @@ def label(row: dict[str, str]) -> str:
 def test_parts_work_together(row: dict[str, str]) -> None:
     model = make(config(row), 0)
     _train(model)
-    _decode(model.double().eval() if rounds(model) else model.eval())
+    decodes(model.double().eval() if rounds(model) else model.eval())
 
 
 def _train(model: GPT) -> None:
@@ -197,18 +197,6 @@ def _train(model: GPT) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[2] < losses[0]
-
-
-@torch.no_grad()
-def _decode(model: GPT) -> None:
-    """A prompt at once, the rest token by token, against one full pass."""
-    full, states, out, start = model(IDS), allocate(model, 3, TIME, "cpu"), [], 0
-    for count in [TIME - 6] + [1] * 6:
-        positions = torch.arange(start, start + count).expand(3, -1)
-        now = Pass(positions, states, TIME, fresh=start == 0)
-        out.append(model(IDS[:, start : start + count], now))
-        start += count
-    same(torch.cat(out, 1), full, atol=3e-5)
 
 
 def test_every_pair_has_met() -> None:

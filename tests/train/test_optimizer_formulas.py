@@ -219,14 +219,22 @@ def test_a_bridged_optimizer_is_torchs_with_our_decay() -> None:
 @pytest.mark.parametrize("kind", ["AdaBelief", "Lamb", "Prodigy", "Yogi"])
 def test_a_librarys_optimizer_resumes_bit_for_bit(kind: str) -> None:
     pytest.importorskip("pytorch_optimizer", reason="the extra espalier[optim]")
+    _resumes("bridge", {"library": "pytorch_optimizer", "kind": kind})
+
+
+def test_lookahead_resumes_also_what_has_a_state_only_once_it_has_stepped() -> None:
+    _resumes("lookahead", {"inner": {"name": "bridge", "kind": "radam"}, "every": 2})
+
+
+def _resumes(name: str, fields: dict[str, Any]) -> None:
+    """Three steps, and three more from what was kept, are six."""
     grads = [torch.randn(3, 2) for _ in range(6)]
-    fields = {"library": "pytorch_optimizer", "kind": kind}
-    whole, one = make("bridge", torch.ones(3, 2), **fields)
+    whole, one = make(name, torch.ones(3, 2), **fields)
     expected = walk(whole, lambda: one.step(0.01, ONE, GO), grads)[-1]
-    parted, first = make("bridge", torch.ones(3, 2), **fields)
+    parted, first = make(name, torch.ones(3, 2), **fields)
     middle = walk(parted, lambda: first.step(0.01, ONE, GO), grads[:3])[-1]
     kept = {key: value.clone() for key, value in first.state().items()}
-    again, second = make("bridge", middle, **fields)
+    again, second = make(name, middle, **fields)
     second.load(kept)
     assert torch.equal(walk(again, lambda: second.step(0.01, ONE, GO), grads[3:])[-1], expected)
 
@@ -250,16 +258,3 @@ def test_only_sophia_asks_for_a_second_gradient() -> None:
     _, outer = make("lookahead", torch.ones(1), inner="sophia_g")
     _, plain = make("sgd", torch.ones(1))
     assert (inner.curious(), outer.curious(), plain.curious()) == (True, True, False)
-
-
-def test_lookahead_resumes_also_what_has_a_state_only_once_it_has_stepped() -> None:
-    grads = [torch.randn(3, 2) for _ in range(6)]
-    fields = {"inner": {"name": "bridge", "kind": "radam"}, "every": 2}
-    whole, one = make("lookahead", torch.ones(3, 2), **fields)
-    expected = walk(whole, lambda: one.step(0.01, ONE, GO), grads)[-1]
-    parted, first = make("lookahead", torch.ones(3, 2), **fields)
-    middle = walk(parted, lambda: first.step(0.01, ONE, GO), grads[:3])[-1]
-    kept = {key: value.clone() for key, value in first.state().items()}
-    again, second = make("lookahead", middle, **fields)
-    second.load(kept)
-    assert torch.equal(walk(again, lambda: second.step(0.01, ONE, GO), grads[3:])[-1], expected)
