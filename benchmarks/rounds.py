@@ -19,6 +19,18 @@ RESULTS = Path(__file__).parent / "results"
 Step = Callable[[], object]
 
 
+def spent() -> tuple[int, int]:
+    """Ticks that this machine's processors worked, and those a host gave to others meanwhile."""
+    stat = Path("/proc/stat")
+    if not stat.is_file():
+        return 0, 0
+    user, nice, system, _, _, irq, soft, stolen = (int(n) for n in stat.read_text().split()[1:9])
+    return user + nice + system + irq + soft, stolen
+
+
+_worked, _stolen = spent()
+
+
 def load_module(file: Path) -> ModuleType:
     """A peer's module, from a checkout outside this repository."""
     spec = importlib.util.spec_from_file_location(f"peer_{file.parent.name}_{file.stem}", file)
@@ -59,12 +71,15 @@ def page(name: str, title: str, lines: list[str], claims: Sequence[Claim] = ()) 
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    worked, stolen = spent()
+    worked, stolen = worked - _worked, stolen - _stolen
+    lost = f", {100 * stolen / (worked + stolen):.0f} % of their time went to others" * (stolen > 0)
     head = [
         f"# {title}",
         "",
         (
             f"{day}, commit {commit}, torch {torch.__version__}, {device.cpu_name()}, "
-            f"{device.cores()} cores. `python benchmarks/{Path(sys.argv[0]).name}`"
+            f"{device.cores()} cores{lost}. `python benchmarks/{Path(sys.argv[0]).name}`"
         ),
         "",
     ]

@@ -29,7 +29,8 @@ extern "C" int pays() { return PAYS; }
 
 namespace {
 
-constexpr long ROWS = 128; /* tokens of a piece of work, at most */
+constexpr long PIECE = 120; /* tokens that are mapped at a time: a multiple of each `tall` */
+constexpr long ROWS = 128;  /* tokens that are summed over at a time */
 constexpr long NEAR = 4 << 20; /* bytes of dy that stay near */
 constexpr long OUTS = 192; /* rows of W of a piece of work: a multiple of every `tall` */
 
@@ -78,6 +79,21 @@ inline void tile(lanes (&sum)[tall(WIDE)][WIDE], long depth, const uint16_t *con
                 sum[r][v] = add_products(sum[r][v], left, *(const words *)(b + 16 * v));
         }
     }
+}
+
+template <int WIDE> inline void add(const uint16_t *from, lanes (&sum)[WIDE]) {
+#pragma GCC unroll 4
+    for (int v = 0; v < WIDE; v++) sum[v] += read(from + 16 * v, 16);
+}
+
+/* Two vectors of fp32 are one of bf16, a whole cache line. */
+template <int WIDE> inline void store(const lanes (&sum)[WIDE], uint16_t *to) {
+#pragma GCC unroll 2
+    for (int v = 0; v + 1 < WIDE; v += 2) {
+        __m512bh line = _mm512_cvtne2ps_pbh((__m512)sum[v + 1], (__m512)sum[v]);
+        memcpy(to + 16 * v, &line, 64);
+    }
+    if (WIDE % 2) write(to + 16 * (WIDE - 1), sum[WIDE - 1], 16);
 }
 
 /* Call part.panel<vectors wide>(first vector, more...) for each panel. */
@@ -130,16 +146,24 @@ struct Map {
                 for (int r = 0; r < TALL; r++) row[r] = x[least(t + r, end - 1) + reach];
                 tile<WIDE>(sum, depth, row, 2, from + j * depth * 16 * WIDE);
             }
+            if (t + TALL <= end && (v0 + WIDE) * 16 <= out) {
+#pragma GCC unroll 12
+                for (int r = 0; r < TALL; r++) {
+                    uint16_t *to = (uint16_t *)y[t + r] + v0 * 16;
+                    if (residual) add<WIDE>(x[t + r] + v0 * 16, sum[r]);
+                    store<WIDE>(sum[r], to);
+                }
+                continue;
+            }
 #pragma GCC unroll 12
             for (int r = 0; r < TALL; r++)
-                if (t + r < end) {
 #pragma GCC unroll 4
-                    for (int v = 0; v < WIDE; v++) {
-                        long c = (v0 + v) * 16, n = least(16, out - c);
-                        lanes z = sum[r][v];
-                        if (residual) z += read(x[t + r] + c, n);
-                        write((uint16_t *)y[t + r] + c, z, n);
-                    }
+                for (int v = 0; v < WIDE; v++) {
+                    long c = (v0 + v) * 16, n = least(16, out - c);
+                    if (t + r >= end) continue;
+                    lanes z = sum[r][v];
+                    if (residual) z += read(x[t + r] + c, n);
+                    write((uint16_t *)y[t + r] + c, z, n);
                 }
         }
     }
@@ -150,6 +174,13 @@ struct Numbers {
     int bf16;
     float operator[](long i) const {
         return bf16 ? get(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+    }
+    void round(long first, long n, uint16_t *to) const {
+        if (bf16) memcpy(to, (const uint16_t *)data + first, 2 * n);
+        else for (long i = 0; i < n; i += 16) {
+            long some = least(16, n - i);
+            write(to + i, read((const float *)data + first + i, some), some);
+        }
     }
 };
 
@@ -173,7 +204,8 @@ struct Products {
     long stride;           /* that number of columns */
     long depth;            /* pairs of tokens */
     const uint32_t *left;  /* (depth, OUTS): pairs of dy */
-    const uint32_t *right; /* panels of (depth, 16 wide): pairs of x */
+    const uint32_t *right; /* panels of (laid, 16 wide): pairs of x */
+    long laid, skipped;    /* of them, before the first that is used */
 
     template <int WIDE> void panel(long v0, long outs) const {
         constexpr int TALL = tall(WIDE);
@@ -187,7 +219,7 @@ struct Products {
 #pragma GCC unroll 4
                 for (int v = 0; v < WIDE; v++) sum[r][v] = *(lanes *)(at + r * stride + v * 16);
             }
-            tile<WIDE>(sum, depth, row, 2 * OUTS, right + v0 * 16 * depth);
+            tile<WIDE>(sum, depth, row, 2 * OUTS, right + 16 * (v0 * laid + skipped * WIDE));
 #pragma GCC unroll 12
             for (int r = 0; r < TALL; r++)
 #pragma GCC unroll 4
@@ -196,11 +228,6 @@ struct Products {
     }
 };
 
-void spread(const float *from, long n, float *to, long step) {
-    if (step == 1) memcpy(to, from, n * sizeof(float));
-    else for (long i = 0; i < n; i++) to[i * step] = from[i];
-}
-
 /* The maps of all branches; back: their transposes. */
 struct Maps {
     const Shape *shape;
@@ -208,15 +235,19 @@ struct Maps {
     long in, out, columns, each, pieces; /* pieces: of the tokens of a branch */
     uint32_t *laid;
     float *bias;
-    uint16_t *zeros, *plain; /* plain: W in bf16, (branches, taps, out, in) */
+    uint16_t *zeros;
+    uint16_t *rounded; /* a row of W in bf16 for each branch, (in, taps) */
+    uint16_t *plain;   /* W in bf16, (branches, taps, out, in) */
 
     Maps(const Shape *s, int transposed)
         : shape(s), back(transposed), in(back ? s->out : s->in), out(back ? s->in : s->out),
           columns(Panels(out).columns()), each(columns * s->taps * (in / 2)),
-          pieces(s->batch * ((s->time + ROWS - 1) / ROWS)),
-          laid((uint32_t *)room(s->branches * (each + columns + size() / 2) + in / 2)),
+          pieces(s->batch * ((s->time + PIECE - 1) / PIECE)),
+          laid((uint32_t *)room(s->branches * (each + columns + (s->taps * s->in + size()) / 2) +
+                                in / 2)),
           bias((float *)(laid + s->branches * each)),
-          zeros((uint16_t *)(bias + s->branches * columns)), plain(zeros + in) {
+          zeros((uint16_t *)(bias + s->branches * columns)), rounded(zeros + in),
+          plain(rounded + s->branches * s->taps * s->in) {
         if (laid) memset(zeros, 0, 2 * in);
     }
     ~Maps() { free(laid); }
@@ -225,11 +256,14 @@ struct Maps {
 
     void lay(long h, Numbers w, Numbers b) const {
         long taps = shape->taps, rows = shape->out, width = shape->in;
-        uint16_t *from = plain + h * size();
-        for (long j = 0; j < taps; j++)
-            for (long o = 0; o < rows; o++)
+        uint16_t *from = plain + h * size(), *row = rounded + h * width * taps;
+        if (taps == 1) w.round(h * size(), size(), from);
+        else for (long o = 0; o < rows; o++) {
+            w.round((h * rows + o) * width * taps, width * taps, row);
+            for (long j = 0; j < taps; j++)
                 for (long i = 0; i < width; i++)
-                    put(from + (j * rows + o) * width + i, w[((h * rows + o) * width + i) * taps + j]);
+                    from[(j * rows + o) * width + i] = row[i * taps + j];
+        }
         uint32_t *to = laid + h * each;
         if (columns > out) memset(to, 0, 4 * each);
         Panels panels(out);
@@ -248,19 +282,20 @@ struct Maps {
 
     void run(const View *x, const View *y, long job) const {
         long h = job / pieces, piece = job % pieces, blocks = pieces / shape->batch;
-        long b = piece / blocks, t = piece % blocks * ROWS;
+        long b = piece / blocks, t = piece % blocks * PIECE;
         Map one = {{x, b, h, shape->time, zeros},
                    {y, b, h, shape->time, zeros},
                    in, out, shape->taps, back, shape->residual,
                    laid + h * each, bias + h * columns};
-        each_panel(Panels(out), one, t, least(t + ROWS, shape->time));
+        each_panel(Panels(out), one, t, least(t + PIECE, shape->time));
     }
 };
 
 /* Gradients of W and bias; each thread has one. */
 struct Gradients {
     const Shape *shape;
-    long columns, parts, rows, sums, size; /* parts: of the rows of a branch's W */
+    long columns, parts, rows, sums; /* parts: of the rows of a branch's W */
+    long laid, size; /* laid: pairs of x, once for every other tap and once for the rest */
     float *memory, *total;
     uint32_t *left, *right;
     uint16_t *zeros;
@@ -268,10 +303,11 @@ struct Gradients {
     explicit Gradients(const Shape *s)
         : shape(s), columns(Panels(s->in).columns()), parts((s->out + OUTS - 1) / OUTS),
           rows(least(ROWS, (s->time + 1) / 2 * 2)), sums(s->taps * OUTS * columns),
-          size(sums + OUTS + rows / 2 * (OUTS + columns) + s->in + s->out),
+          laid(rows / 2 + (s->taps - 1) / 2),
+          size(sums + OUTS + rows / 2 * OUTS + least(s->taps, 2) * laid * columns + s->in + s->out),
           memory((float *)room(size)),
           total(memory + sums), left((uint32_t *)(total + OUTS)), right(left + rows / 2 * OUTS),
-          zeros((uint16_t *)(right + rows / 2 * columns)) {
+          zeros((uint16_t *)(right + least(s->taps, 2) * laid * columns)) {
         if (memory) memset(memory, 0, 4 * size);
     }
     ~Gradients() { free(memory); }
@@ -283,10 +319,13 @@ struct Gradients {
             for (long t = 0; t < shape->time; t += rows)
                 add({dy, b, h, shape->time, zeros}, {x, b, h, shape->time, zeros}, t, first, outs);
         long row = h * shape->out + first, taps = shape->taps;
-        for (long o = 0; o < outs; o++)
-            for (long j = 0; j < taps; j++)
-                spread(memory + (j * OUTS + o) * columns, shape->in,
-                       dw + (row + o) * shape->in * taps + j, taps);
+        for (long o = 0; o < outs; o++) {
+            const float *from = memory + o * columns;
+            float *to = dw + (row + o) * shape->in * taps;
+            if (taps == 1) memcpy(to, from, shape->in * sizeof(float));
+            else for (long i = 0; i < shape->in; i++)
+                for (long j = 0; j < taps; j++) to[i * taps + j] = from[j * OUTS * columns + i];
+        }
         if (dbias) memcpy(dbias + row, total, 4 * outs);
     }
 
@@ -305,8 +344,9 @@ struct Gradients {
                 *sum = add_products(*sum, *(const words *)(left + r * OUTS + o), ones);
             }
         for (long j = 0; j < shape->taps; j++) {
-            lay_tokens(x, t - (shape->taps - 1 - j), rows, shape->in, right);
-            Products some = {memory + j * OUTS * columns, columns, rows / 2, left, right};
+            uint32_t *pairs = right + j % 2 * laid * columns;
+            if (j < 2) lay_tokens(x, t - (shape->taps - 1 - j), 2 * laid, shape->in, pairs);
+            Products some = {memory + j * OUTS * columns, columns, rows / 2, left, pairs, laid, j / 2};
             each_panel(Panels(shape->in), some, outs);
         }
     }
