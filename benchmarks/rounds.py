@@ -24,7 +24,8 @@ def spent() -> tuple[int, int]:
     stat = Path("/proc/stat")
     if not stat.is_file():
         return 0, 0
-    user, nice, system, _, _, irq, soft, stolen = (int(n) for n in stat.read_text().split()[1:9])
+    ticks = stat.read_text(encoding="utf-8").split()[1:9]
+    user, nice, system, _, _, irq, soft, stolen = (int(n) for n in ticks)
     return user + nice + system + irq + soft, stolen
 
 
