@@ -154,7 +154,8 @@ def main() -> int:
             gain, share = found["grouped"] / found["ours"], found["ideal"] / found["ours"]
             size = f"{d} | {branches} | {rows * TIME}"
             lines.append(f"| {size} | {what} | {times} | {gain:.2f} | {share:.2f} |")
-            group = f"{what}, width {d}"
+            few = " of 8 branches" if branches == 8 else " of 4 and 6"
+            group = f"{what}, width {d}{few if d == 768 else ''}"
             gains.setdefault(group, []).append(gain)
             most.setdefault(group, []).append(found["grouped"] / found["ideal"])
     title = f"Branches in training, bf16, each side at its better of {list(threads)} threads"
