@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from espalier import experiment, pretrained, translate
-from espalier.config import decode, encode, refine
+from espalier.config import encode, refine
 from espalier.data import images
-from espalier.data.chat import Speaker, Template
+from espalier.data.chat import Speaker, Template, kept
 from espalier.data.corpus import Corpus
 from espalier.data.tokenizer.base import Tokenizer
-from espalier.durable import read_json
 from espalier.engine.chat import Chat
 from espalier.engine.generate import Options
 from espalier.engine.sampling import Sampling
@@ -25,7 +24,7 @@ from espalier.errors import ConfigError, UserError
 from espalier.experiment import Experiment
 from espalier.nn.gpt import GPT
 from espalier.pretrained import tokenizers
-from espalier.run import MANIFEST, Run
+from espalier.run import CHAT, MANIFEST, Run
 from espalier.train.setup import check_device
 
 # Of the machine and the session that trained, not of the experiment.
@@ -39,7 +38,7 @@ class Loaded:
     """A model ready to use, and what is known about it.
 
     `model(ids)` gives logits [batch, time, vocab]; `config` is the whole experiment; `run` is None
-    for what comes from elsewhere.
+    for what comes from elsewhere, which lies in `folder`.
     """
 
     def __init__(
@@ -48,9 +47,11 @@ class Loaded:
         config: Experiment,
         find_tokenizer: Callable[[], Tokenizer],
         run: Run | None = None,
+        folder: Path | None = None,
     ):
         self.model, self.config, self.run = model, config, run
         self._find_tokenizer = find_tokenizer
+        self.folder = folder if run is None else run.path
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -63,23 +64,28 @@ class Loaded:
         return Session(self.model, self.tokenizer, self.config.model.block_size)
 
     @cached_property
+    def template(self) -> Template | None:
+        """How the conversations are written that it was tuned on; None where it was not."""
+        return None if self.folder is None else kept(self.folder / CHAT)
+
+    @cached_property
     def chat(self) -> Chat:
         """The model in conversation, as its run was tuned. UserError for one that was not."""
-        kept = None if self.run is None else self.run.path / "chat.json"
-        if kept is None or not kept.is_file():
+        if self.template is None:
             raise UserError("this model was trained on no conversations: it has no chat.json")
-        template = decode(Template, read_json(kept), str(kept))
-        return Chat(self.model, Speaker(template, self.tokenizer), self.config.model.block_size)
+        speaker = Speaker(self.template, self.tokenizer)
+        return Chat(self.model, speaker, self.config.model.block_size)
 
     def views(self, file: str | Path, mode: str | int | None = None) -> images.Views:
         """An image file as the model reads it: in the mode of its training, unless one is named."""
-        how = images.mode(mode or self._mode())
+        how = images.mode(mode or self.image_mode)
         views = images.views(images.read(Path(file)), how)
         device = next(self.model.parameters()).device
         whole, tiles = views
         return images.Views(whole.to(device), None if tiles is None else tiles.to(device))
 
-    def _mode(self) -> str | int:
+    @property
+    def image_mode(self) -> str | int:
         """As the run's configuration has it, or its first corpus with images, or base."""
         data = self.config.data
         if data.images.mode is not None:
@@ -95,7 +101,9 @@ class Loaded:
         Hooks put on `model` later do not reach it; what is done to its weights does in float32,
         which shares them, and in bf16 and int8 only for large ones that cannot be repacked.
         """
-        return Loaded(pack(self.model, weights), self.config, lambda: self.tokenizer, self.run)
+        return Loaded(
+            pack(self.model, weights), self.config, lambda: self.tokenizer, self.run, self.folder
+        )
 
     def speculating(self, draft: Loaded, ahead: int = AHEAD) -> Session:
         """A session in which the smaller `draft` proposes `ahead` tokens at a time."""
@@ -123,7 +131,7 @@ class Loaded:
         past its block (`crop`, `refill:N`); `weights` (float32, bf16, int8) are packed for this
         call, `packed` keeps them; `draft` is a smaller model that proposes tokens for this one to
         accept, from the same distribution; `sampling` are the fields of `engine.Sampling`:
-        temperature, top_k, top_p, min_p, repetition_penalty, penalty, seed, rng.
+        temperature, top_k, top_p, min_p, repetition_penalty, penalty, score, seed, rng.
         """
         unknown = set(sampling) - set(Sampling.__dataclass_fields__)
         if unknown:
@@ -174,6 +182,7 @@ def load(
         foreign.build().to(where),
         config,
         lambda: tokenizers.find(foreign, tokenizer, _ids(config)),
+        folder=foreign.folder,
     )
 
 
@@ -210,7 +219,10 @@ def adopt(
         if key in translate.known() and key not in LEFT_BEHIND:
             for path, setting in translate.flag(key, value, str(foreign.path)):
                 plan = _set(plan, path, setting)
-    return refine(plan, {"model": encode(foreign.config), "data": {"corpus": corpus}})
+    data: dict[str, Any] = {"corpus": corpus}
+    if foreign.image_mode is not None:
+        data["images"] = {"mode": foreign.image_mode}
+    return refine(plan, {"model": encode(foreign.config), "data": data})
 
 
 def _set(plan: Experiment, path: str, value: Any) -> Experiment:

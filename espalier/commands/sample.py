@@ -57,6 +57,8 @@ class How:
     """Above 1, tokens that already stand there become less likely."""
     penalty: Literal["signed", "published"] = "signed"
     """published divides negative logits too, which raises them, as some published samplers do."""
+    score: str | None = None
+    """Make probabilities by one of attention's scores instead of softmax, say softermax."""
     seed: int = 1337
     """The same seed gives the same text."""
     stop: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False)] = ()
@@ -278,6 +280,7 @@ def to_options(how: How, top_k: int | None = None) -> Options:
         min_p=how.min_p if threshold is None else threshold,
         repetition_penalty=how.repetition_penalty,
         penalty=how.penalty,
+        score=how.score,
         seed=how.seed,
         rng=how.rng,
     )

@@ -1,7 +1,7 @@
 """From logits to the next token: penalty, temperature, filters, and where the chance comes from.
 
 The order is: repetition penalty, temperature, top-k, top-p, min-p; each filter sees what the one
-before it left.
+before it left. What is left becomes probabilities by softmax, or by another of attention's scores.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from espalier.engine.scores import named, shares
 from espalier.errors import UserError
 
 MAX_SEED = 2**63 - 1
@@ -42,6 +43,9 @@ class Sampling:
     penalty: Literal["signed", "published"] = "signed"
     """signed: divide positive logits, multiply negative ones (CTRL, arXiv:1909.05858);
     published: divide whatever the sign, as some published samplers do (raises negative logits)"""
+    score: str | None = None
+    """what makes probabilities of what is left: a score of attention, by name, or
+    {name: NAME, FIELD: VALUE}; None: softmax"""
     seed: int = 1337
     rng: Literal["rows", "nanogpt"] = "rows"
     """rows: a stream for each row; nanogpt: one stream for all, drawn as nanoGPT draws"""
@@ -67,6 +71,8 @@ class Sampling:
                 f"repetition_penalty must be from {MILDEST:g} to {HARSHEST:g} (1 is off), "
                 f"got {self.repetition_penalty}"
             )
+        if self.score is not None:
+            named(self.score)
         if not 0 <= self.seed <= MAX_SEED:
             raise UserError(f"seed must be from 0 to {MAX_SEED}, got {self.seed}")
 
@@ -138,7 +144,7 @@ def probabilities(
         logits = keep_top_p(logits, sampling.top_p)
     if sampling.min_p is not None:
         logits = keep_min_p(logits, sampling.min_p)
-    return logits.softmax(-1)
+    return logits.softmax(-1) if sampling.score is None else shares(logits, sampling.score)
 
 
 def shortlist(

@@ -27,6 +27,7 @@ class Decoder:
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()):
         self.tokenizer = tokenizer
+        self.own = _own_replacement(tokenizer)
         self.ids = self._newest(prompt)
         self.known = len(self.ids)  # of them, all of whose text is said
         self.said = self._text(self.ids)  # begins the text of `ids`
@@ -36,11 +37,10 @@ class Decoder:
         self.ids.append(token)
         text = self._text(self.ids)
         if not text.startswith(self.said):
-            if text.endswith(REPLACEMENT) and len(self.ids) - self.known < LONGEST:
+            if self._held(text) and len(self.ids) - self.known < LONGEST:
                 return ""
             text = self._anew()
-        held = len(text) - len(text.rstrip(REPLACEMENT))
-        settled = max(len(self.said), len(text) - min(held, LONGEST - 1))
+        settled = max(len(self.said), len(text) - self._held(text))
         piece, self.said = text[len(self.said) : settled], text[:settled]
         if settled == len(text):
             if len(self.ids) > 4 * CONTEXT:
@@ -48,6 +48,12 @@ class Decoder:
                 self.said = self._text(self.ids)
             self.known = len(self.ids)
         return piece
+
+    def _held(self, text: str) -> int:
+        """How many characters at its end may be bytes of an unfinished one."""
+        if self.own and self.ids[-len(self.own) :] == self.own:
+            return 0
+        return min(len(text) - len(text.rstrip(REPLACEMENT)), LONGEST - 1)
 
     def flush(self) -> str:
         """What was kept back, a broken character as U+FFFD."""
@@ -70,6 +76,14 @@ class Decoder:
 
     def _text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids) if ids else ""
+
+
+def _own_replacement(tokenizer: Tokenizer) -> list[int]:
+    """How a text's own U+FFFD is spelled, after which nothing is unfinished; [] if it cannot be."""
+    try:
+        return list(map(int, tokenizer.encode(REPLACEMENT)))
+    except UserError:
+        return []
 
 
 class Stops:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from espalier.config import names
 from espalier.engine.sampling import (
     COLDEST,
     HARSHEST,
@@ -25,7 +26,8 @@ from espalier.engine.sampling import (
     probabilities,
     shortlist,
 )
-from espalier.errors import UserError
+from espalier.errors import ConfigError, UserError
+from espalier.nn.slots import ScoreConfig
 
 CPU = torch.device("cpu")
 # probabilities 0.4, 0.3, 0.2, 0.1 in a row's order 2, 0, 3, 1
@@ -212,3 +214,29 @@ def test_the_shortlist_holds_what_top_k_keeps_by_rising_id():
     assert shortlist(level, Sampling(top_k=2)) is None  # three stay
     assert shortlist(LOGITS, Sampling(top_k=4)) is None
     assert shortlist(LOGITS, Sampling()) is None
+
+
+def test_a_score_stands_in_for_softmax():
+    logits = torch.tensor([[3.0, 1.0, 1.0, -math.inf]])
+    shares = probabilities(logits, Sampling(score="softermax"))  # 8, 2, 2 of 12
+    torch.testing.assert_close(shares, torch.tensor([[8.0, 2.0, 2.0, 0.0]]) / 12)
+    own = Sampling(score="{name: relumax, divisor: 7}")
+    torch.testing.assert_close(probabilities(logits, own), torch.tensor([[0.6, 0.2, 0.2, 0]]))
+
+
+@pytest.mark.parametrize("score", names(ScoreConfig))
+def test_any_score_can_be_sampled_by(score):
+    torch.manual_seed(0)
+    logits = torch.randn(3, 50)
+    short = shortlist(logits, Sampling(score=score, top_k=5))
+    assert short is not None
+    whole = probabilities(logits, Sampling(score=score, top_k=5))
+    torch.testing.assert_close(whole.gather(1, short[1]), short[0])
+    torch.testing.assert_close(whole.sum(-1), torch.ones(3))
+
+
+def test_a_score_that_is_unknown_or_gives_nothing_is_refused():
+    with pytest.raises(ConfigError, match="no score named 'softmx'"):
+        Sampling(score="softmx")
+    with pytest.raises(UserError, match="relumax gives no token a weight"):
+        probabilities(-torch.ones(1, 3), Sampling(score="relumax"))

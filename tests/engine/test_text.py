@@ -63,6 +63,17 @@ def test_a_character_broken_off_is_shown_at_the_end():
     assert decoder.flush() == "\ufffd"
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "ids"),
+    [(CharTokenizer("a\ufffd"), [0, 1, 1, 0]), (BYTES, "a\ufffd\ufffda".encode())],
+)
+def test_a_replacement_character_of_the_text_itself_does_not_wait(tokenizer, ids):
+    decoder = Decoder(tokenizer)
+    shown = [decoder.push(token) for token in ids]
+    assert list(filter(None, shown)) == ["a", "\ufffd", "\ufffd", "a"]
+    assert shown[-1] == "a"
+
+
 def test_a_published_vocabulary_splits_characters_too(shared_data):
     tokenizer = choose("gpt2", vocab=shared_data / "gpt2-bpe")
     text = "naïve 😀 日本語 – Ω"
