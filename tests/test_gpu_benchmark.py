@@ -27,6 +27,15 @@ def test_a_section_leaves_rows_and_a_page(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text("utf-8"))["sections"] == sections
 
 
+def test_compiled_graphs_are_compared(tmp_path: Path) -> None:
+    place = Place(tmp_path, None)
+    (tmp_path / "rows").mkdir()
+    conduct.perform("compile", DRY, place)
+    rows = [row for row in conduct.collect(place)["compile"] if row["name"] != "end"]
+    assert rows
+    assert all(row["ok"] for row in rows)
+
+
 def test_a_section_that_is_out_of_time_leaves_what_it_has(tmp_path: Path) -> None:
     place = Place(tmp_path, None)
     file = conduct.rows_file(place, "machine")

@@ -13,7 +13,7 @@ from espalier.engine.generate import Generation, Options, steppable
 from espalier.engine.sampling import Sampling
 from espalier.experiment import Experiment
 from espalier.nn.gpt import GPT, make
-from espalier.train.objective import Objective
+from espalier.train.objective import MicroBatch, Objective
 
 HALF = 5e-2
 PROMPTS = [[1, 2, 3], [5, 6]]
@@ -46,7 +46,8 @@ def _compiled(small: Callable[[], Experiment], scale: Scale) -> Row:
 def _backward(objective: Objective, ids: Tensor, device: str) -> tuple[Tensor, Tensor]:
     """The loss and the norm of all gradients."""
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        loss = objective(ids, ids.roll(-1, 1), ids.numel())
+        batch = MicroBatch(ids, ids.roll(-1, 1))
+        loss = objective(batch, ids.numel(), ids.numel())
     loss.backward()
     grads = [p.grad for p in objective.model.parameters() if p.grad is not None]
     norm = torch.stack(torch._foreach_norm(grads)).norm()

@@ -19,6 +19,7 @@ from espalier.engine.weights import pack
 from espalier.experiment import Experiment
 from espalier.nn.gpt import GPT, make, sketch
 from espalier.train import setup
+from espalier.train.steps import Stepper
 
 MACHINE = "machine.json"
 
@@ -83,7 +84,7 @@ def _sweep(recipe: str, scale: Scale, place: Place) -> Iterator[tuple[str, Calla
         yield f"{recipe}, {rows} rows, 50,304 tokens", partial(_trained, padded, scale, place)
 
 
-def _stepper(plan: Experiment, scale: Scale) -> tuple[setup.Stepper, float]:
+def _stepper(plan: Experiment, scale: Scale) -> tuple[Stepper, float]:
     """Ready for steps, and the seconds that compiling took."""
     torch._dynamo.reset()  # another batch size is another graph, not a dynamic one
     rows = plan.data.batch_size
@@ -112,7 +113,7 @@ def _trained(plan: Experiment, scale: Scale, place: Place) -> Row:
     for _ in range(3):
         step(*batch, 1e-4)
     third = max(1, scale.steps // 3)
-    took = seconds(lambda: step(*batch, 1e-4), scale.device, [third] * 3)
+    took = seconds(partial(step, *batch, 1e-4), scale.device, [third] * 3)
     speed = size[0] * size[1] / took
     row = {
         "tokens_per_s": speed,

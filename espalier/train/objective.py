@@ -6,7 +6,7 @@ idea of Liger's fused linear cross-entropy, arXiv:2410.10989, for any head and a
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,20 @@ Told = dict[str, list[Tensor]]
 # Bytes of fp32 logits kept at once. Each chunk adds to the head's whole gradient, so that on a CPU
 # GPT-2's head takes 1.2 to 3 times as long in chunks: they save memory, not time.
 ROOM = {"cpu": 2**29, "cuda": 2**32}
+
+
+class MicroBatch(NamedTuple):
+    """A piece of the effective batch, on the device."""
+
+    ids: Tensor
+    """int64 (batch, time)"""
+    targets: Tensor
+    """likewise; -1 = none"""
+    source: Tensor | None = None
+    """int64 (batch): the corpus of each row"""
+    sight: Sight | None = None
+    few: Tensor | None = None
+    """where, counted through, there are targets, if the head is to see nothing else"""
 
 
 class Objective:
@@ -49,25 +63,15 @@ class Objective:
         self.whole, self.trunk = torch.compile(self._whole), torch.compile(self._trunk)
         self.scored = torch.compile(self._scored)
 
-    def __call__(
-        self,
-        ids: Tensor,
-        targets: Tensor,
-        count: int,
-        places: int,
-        source: Tensor | None = None,
-        sight: Sight | None = None,
-        few: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, batch: MicroBatch, count: int, places: int) -> Tensor:
         """The share of one micro-batch in the loss of an effective batch with `count` targets.
 
         `places` are its tokens in all, with a target or without, which auxiliary losses are of.
-        ids, targets: int64 (batch, time), target -1 = none; source: (batch,), the corpus of each
-        row; few: where, counted through, there are targets, if the head is to see nothing else.
         The shares add up to the mean over the effective batch, however it was cut.
         """
+        ids, targets, source, sight, few = batch
         if sight is not None or few is not None:
-            total, extra, told = self._parted(ids, targets, source, sight, few)
+            total, extra, told = self._parted(batch)
         elif targets.numel() <= self._room(targets):
             total, extra, told = self.whole(ids, targets, source)
         else:
@@ -76,15 +80,9 @@ class Objective:
         self.hearing.add(told, len(ids))
         return (total + extra * (targets.numel() * count / places)) / count
 
-    def _parted(
-        self,
-        ids: Tensor,
-        targets: Tensor,
-        source: Tensor | None,
-        sight: Sight | None,
-        few: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Told]:
+    def _parted(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Told]:
         """The trunk, then the head where it is needed. Shapes vary, so images are not compiled."""
+        ids, targets, source, sight, few = batch
         found = self.trunk(ids, source) if sight is None else self._trunk(ids, source, sight)
         hidden, extra, told = found
         flat, wanted = hidden.flatten(0, -2), targets.flatten()

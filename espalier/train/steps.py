@@ -11,7 +11,7 @@ from espalier.errors import UserError
 from espalier.nn.sight import Sight
 from espalier.nn.state import Image
 from espalier.train.noise import Apart, NoiseScale
-from espalier.train.objective import Drawn, Objective
+from espalier.train.objective import Drawn, MicroBatch, Objective
 from espalier.train.parallel.spread import Spread
 from espalier.train.precision import LossScale, Precision
 from espalier.train.slots import Optimizer
@@ -185,7 +185,7 @@ class Stepper:
             few = self._few(targets[here]) if sparse else None
             last = after is not None or first + size >= len(inputs)
             with self.spread.part(last=last):
-                loss += self._share(ids, wanted, count, places, home, seen, few)
+                loss += self._share(MicroBatch(ids, wanted, home, seen, few), count, places)
             if last:
                 self.spread.settle()
             if after is not None:
@@ -195,12 +195,13 @@ class Stepper:
     def rehearse(self, blank: Tensor) -> Tensor:
         """The loss of one micro-batch, forward and backward, in which ranks do not meet."""
         with self.spread.part(last=False):
-            return self._share(self._there(blank), self._there(blank), blank.numel(), blank.numel())
+            batch = MicroBatch(self._there(blank), self._there(blank))
+            return self._share(batch, blank.numel(), blank.numel())
 
-    def _share(self, *inputs: Any) -> Tensor:
+    def _share(self, batch: MicroBatch, count: int, places: int) -> Tensor:
         """The objective of a micro-batch, whose gradients are added to those that are there."""
         with self.precision.autocast():
-            share = self.spread.run(self.objective, *inputs)
+            share = self.spread.run(self.objective, batch, count, places)
         self.scale.apply(share).backward()  # type: ignore[no-untyped-call]
         return share.detach()
 

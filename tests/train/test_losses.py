@@ -17,7 +17,7 @@ from espalier.train.loss.cross_entropy import CrossEntropyConfig, cross_entropy
 from espalier.train.loss.distillation import DistillationConfig, distillation
 from espalier.train.loss.focal import FocalConfig
 from espalier.train.loss.top1 import Top1Config
-from espalier.train.objective import Guided, Objective
+from espalier.train.objective import Guided, MicroBatch, Objective
 from espalier.train.slots import LossConfig
 from tests.train import tiny
 
@@ -106,7 +106,7 @@ def test_a_guided_objective_is_the_loss_of_both_models_logits(
     student.zero_grad()
     teacher.zero_grad()
     monkeypatch.setattr(objective, "chunk_length", lambda *sizes: chunk)
-    found = Guided(student, teacher, guide, 11)(ids, targets, 1, 1)
+    found = Guided(student, teacher, guide, 11)(MicroBatch(ids, targets), 1, 1)
     found.backward()
     torch.testing.assert_close(found, expected)
     for name, p in student.named_parameters():
@@ -118,7 +118,7 @@ def test_an_objective_without_a_teacher_is_cross_entropy() -> None:
     student, _ = nets()
     ids = torch.arange(8)[None]
     targets: Tensor = (ids + 1) % 11
-    found = Objective(student, cross_entropy, 11)(ids, targets, 8, 8)
+    found = Objective(student, cross_entropy, 11)(MicroBatch(ids, targets), 8, 8)
     torch.testing.assert_close(found, F.cross_entropy(student(ids)[0], targets[0]))
 
 

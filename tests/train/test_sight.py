@@ -13,6 +13,7 @@ from espalier.nn.front.deep_encoder import DeepEncoderConfig
 from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.nn.state import Image, at
 from espalier.train import setup
+from espalier.train.objective import MicroBatch
 from espalier.train.settings import TrainConfig
 from espalier.train.steps import Batch, Stepper
 from tests.train import together
@@ -85,11 +86,15 @@ def alone(batch: Batch, i: int) -> Batch:
     )
 
 
+def whole_of(batch: Batch) -> MicroBatch:
+    return MicroBatch(batch.inputs, batch.targets, sight=batch.sight)
+
+
 def test_a_mixed_batch_loses_what_its_samples_lose_alone() -> None:
     batch, total = mixed(), stepper(model().double()).objective
-    whole = total(batch.inputs, batch.targets, 1, 1, None, batch.sight)
+    whole = total(whole_of(batch), 1, 1)
     ones = [alone(batch, i) for i in range(4)]
-    parts = [total(one.inputs, one.targets, 1, 1, None, one.sight) for one in ones]
+    parts = [total(whole_of(one), 1, 1) for one in ones]
     torch.testing.assert_close(whole, torch.stack(parts).sum(), rtol=1e-12, atol=0)
 
 
@@ -143,8 +148,9 @@ def test_few_targets_are_scored_as_if_all_positions_were() -> None:
     targets[:, -5:] = 3
     total = stepper(model().double()).objective
     few = (targets >= 0).flatten().nonzero()[:, 0]
-    found = total(ids, targets, 20, 20, few=few)
-    torch.testing.assert_close(found, total(ids, targets, 20, 20), rtol=1e-12, atol=0)
+    found = total(MicroBatch(ids, targets, few=few), 20, 20)
+    whole = total(MicroBatch(ids, targets), 20, 20)
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=0)
 
 
 def test_padding_is_no_token_that_was_read() -> None:

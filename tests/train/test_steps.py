@@ -11,7 +11,7 @@ from espalier.config import decode
 from espalier.nn.gpt import GPT, GPTConfig, make
 from espalier.train import objective, setup
 from espalier.train.loss.cross_entropy import cross_entropy
-from espalier.train.objective import Objective
+from espalier.train.objective import MicroBatch, Objective
 from espalier.train.precision import LossScale, Precision, choose
 from espalier.train.settings import TrainConfig
 from espalier.train.steps import DivergedError, Stepper
@@ -109,7 +109,8 @@ def test_chunks_are_equal_and_only_made_when_logits_have_no_room() -> None:
 def test_recomputing_layers_changes_no_gradient() -> None:
     nets = [model(), model()]
     for net, checkpoint in zip(nets, (False, True), strict=True):
-        loss = Objective(net, cross_entropy, 11, checkpoint=checkpoint)(*data(4), 32, 32)
+        total = Objective(net, cross_entropy, 11, checkpoint=checkpoint)
+        loss = total(MicroBatch(*data(4)), 32, 32)
         loss.backward()
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
@@ -169,6 +170,8 @@ def test_the_loss_scale_is_kept() -> None:
 
 def test_precision_says_why() -> None:
     assert choose("float32", "cpu", 1).reason == "as asked"
+    assert choose("float16", "cuda", 1).reason == "as asked"
+    assert choose("float16", "cpu", 1).reason == "as asked; slow on a CPU: train.dtype=auto"
     small = choose("auto", "cpu", 1000)
     assert small.dtype is torch.float32
     assert isinstance(small.autocast(), contextlib.nullcontext)
