@@ -9,12 +9,14 @@ from collections import defaultdict
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from espalier.analyze import record, sight
 from espalier.analyze.views import Found, Seen
 from espalier.data.tokens import Tokens
 from espalier.errors import UserError
+from espalier.nn.state import Pass
 
 KEPT = 8  # activations of each neuron
 SHOWN = 8  # neurons of each place, where none are asked for
@@ -25,16 +27,16 @@ class Top:
     """The `count` largest values of each feature, and where they were met."""
 
     def __init__(self, count: int):
-        self.count, self.seen = count, 0
+        self.count, self.seen = count, 0  # rows
         self.values, self.places = torch.empty(0, 0), torch.empty(0, 0, dtype=torch.long)
         self.squares: Tensor | float = 0.0
 
-    def add(self, x: Tensor) -> None:
-        """Features last; the tokens before them are counted on from those already seen."""
-        flat = x.detach().reshape(-1, x.shape[-1]).float()
+    def add(self, x: Float[Tensor, "rows features"], tokens: Int[Tensor, " rows"]) -> None:
+        """`tokens`: the number of each row's token among all."""
+        flat = x.detach().float()
         self.squares = self.squares + flat.double().square().sum(0)
         values, places = flat.topk(min(self.count, len(flat)), 0)
-        places = places + self.seen
+        places = tokens[places]
         self.seen += len(flat)
         if self.values.numel():
             values = torch.cat([self.values, values])
@@ -84,19 +86,35 @@ def places(seen: Seen) -> list[str]:
 
 @torch.no_grad()
 def gather(seen: Seen, chosen: list[str]) -> dict[str, Top]:
-    """By place, the largest activations over the windows; of branches, each branch's features."""
+    """By place, the largest activations over the windows; of branches, each branch's features.
+
+    Raises UserError where no output has a row for each token, such as attention's scores.
+    """
     found: defaultdict[str, Top] = defaultdict(lambda: Top(KEPT))
+    before = 0
 
     def hear(path: str, inputs: tuple[Any, ...], output: Any) -> None:
+        given = _given(inputs, ids.numel())
         for name, tensor in record.tensors(path, output):
-            if tensor.numel():  # else an expert that no token chose
-                found[name].add(by_token(tensor, rows))
+            x = by_token(tensor, len(ids))
+            x = x.reshape(-1, x.shape[-1])
+            if len(x) == len(given) > 0:  # 0: an expert that no token chose
+                found[name].add(x, before + given.to(x.device))
 
     with record.listening(seen.model, dict.fromkeys(chosen, hear)):
         for ids, _ in sight.batches(seen):
-            rows = len(ids)
             seen.model(ids)
+            before += ids.numel()
+    if not found:
+        raise UserError(f"nothing that fits --only '{seen.only}' gives a row for each token")
     return dict(found)
+
+
+def _given(inputs: tuple[Any, ...], count: int) -> Int[Tensor, " rows"]:
+    """The numbers of the tokens that a part is called with, of `count` in the pass."""
+    among = (one.tokens for one in inputs if isinstance(one, Pass))
+    tokens = next(among, None)
+    return torch.arange(count) if tokens is None else tokens
 
 
 def by_token(x: Tensor, rows: int) -> Tensor:

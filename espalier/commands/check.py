@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from espalier import console
+from espalier.commands import _hardware
 from espalier.evaluate.tables import table
 from espalier.starting import uncollected
 
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
 
 
 def check(
-    recipe: str, /, *overrides: str, resolved: bool = False, memory: bool = False
+    recipe: str,
+    /,
+    *overrides: str,
+    resolved: bool = False,
+    memory: bool = False,
+    hardware: Literal["fp32", "fp16", "int8"] | None = None,
+    array: str = "16x16",
 ) -> dict[str, Any]:
     """Sizes, FLOPs and memory of a recipe or run, counted without allocating anything.
 
     Example: espalier check gpt2 model.n_layer=6
     Example: espalier check deepseek-ocr-stage2 --memory
+    Example: espalier check gpt2 model.block.attention.score=consmax --hardware int8
 
     Parameters
     ----------
@@ -37,6 +45,11 @@ def check(
     memory
         Print what training needs at several batches and windows instead, beside what others
         published of the same model.
+    hardware
+        Print what a circuit with numbers of this format does for a token instead: products,
+        special functions, bytes, energy, and area and cycles of an array.
+    array
+        Multipliers of that array, ROWSxCOLUMNS.
     """
     with uncollected():
         from espalier import experiment
@@ -54,6 +67,11 @@ def check(
         for line in _needs(recipe, needs):
             console.out(line)
         return {"recipe": recipe, "memory_bytes": needs}
+    if hardware is not None:
+        circuit = _hardware.facts(plan, hardware, array)
+        for line in _hardware.lines(recipe, circuit):
+            console.out(line)
+        return {"recipe": recipe, "hardware": circuit}
     found = {"recipe": recipe, **facts(plan)}
     for line in _lines(found):
         console.out(line)

@@ -15,6 +15,7 @@ from espalier.compress.prunable import prunable, zeros
 from espalier.compress.shrink import dead
 from espalier.compress.slots import Pruned
 from espalier.cost import count
+from espalier.cost.products import operations
 from espalier.engine.generate import Options, evaluating, generate
 from espalier.engine.sampling import Sampling
 from espalier.engine.weights import pack
@@ -32,10 +33,10 @@ def holdings(pruned: Pruned, original: int, include: Collection[str]) -> dict[st
     """
     model, weights = pruned.model, prunable(pruned.model, include)
     gone = zeros(weights.values())
-    multiplied = set(count.multiplied(model))
-    skipped = 2 * zeros([weight for name, weight in weights.items() if name in multiplied])
     total = sum(p.numel() for p in model.parameters())
-    work = count.flops(sketch(pruned.config), pruned.config.block_size).forward
+    drawn, window = sketch(pruned.config), pruned.config.block_size
+    work, of = count.flops(drawn, window).forward, operations(drawn, window)
+    skipped = sum(of[name] * zeros([w]) / w.numel() for name, w in weights.items())
     held = tensors(model)
     silent = dead(model)
     by_kind: dict[str, int] = {}
@@ -46,7 +47,7 @@ def holdings(pruned: Pruned, original: int, include: Collection[str]) -> dict[st
         "sparsity": 1 - left / original,
         "parameters": {
             "total": total,
-            "live": live(model, pruned.config.block_size),
+            "live": live(model, window),
             "prunable": left + gone,
             "nonzero": sum(int(p.count_nonzero()) for p in model.parameters()),
         },
@@ -54,7 +55,7 @@ def holdings(pruned: Pruned, original: int, include: Collection[str]) -> dict[st
             "dense": storage.size(held),
             "sparse": storage.size(storage.pack(held, weights)),
         },
-        "flops_per_token": {"dense": work, "skipping_zeros": work - skipped},
+        "flops_per_token": {"dense": work, "skipping_zeros": work - round(skipped)},
         "dead_units": by_kind,
     }
 

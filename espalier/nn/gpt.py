@@ -29,6 +29,7 @@ from espalier.nn.slots import (
     SteeringConfig,
     drop,
     reset,
+    splits,
     xavier,
 )
 from espalier.nn.state import Pass, at
@@ -39,8 +40,9 @@ from espalier.tree import merge
 class InitConfig(Config):
     """How tensors start."""
 
-    matrices: Literal["normal", "xavier"] = "normal"
-    """and embeddings; xavier: uniform, by each one's own size, in place of the next two fields"""
+    matrices: Literal["normal", "xavier", "xavier_stacked"] = "normal"
+    """and embeddings. xavier: uniform, by each one's own size, in place of the next two fields;
+    xavier_stacked: by that of the tensor that holds several (q, k and v; branches), as BioGPT"""
     std: float = Field(default=0.02, gt=0)
     residual: Literal["scaled", "zero", "plain"] = "scaled"
     """projections onto the residual stream: std / sqrt(2 n_layer), zero, or std"""
@@ -223,6 +225,6 @@ def make(config: GPTConfig, seed: int, device: torch.device | str = "cpu") -> GP
     """A model filled from `seed`: the same numbers on every device."""
     model = config.build()  # not through meta: that would import a second's worth of torch
     reset(model, seed)
-    if config.init.matrices == "xavier":
-        xavier(model, seed)
+    if config.init.matrices != "normal":
+        xavier(model, seed, splits(model) if config.init.matrices == "xavier" else {})
     return model.to(device)

@@ -46,7 +46,8 @@ class Part(nn.Module):
     entangled: ClassVar[bool] = False  # taking out one unit changes what the others compute
     special: Mapping[str, float] = {}  # functions beside + and *, evaluations per element
     places_tokens: ClassVar[bool] = True  # False: mixes positions, but never asks where they are
-    passes: ClassVar[int] = 1  # how often a row is read before its last result is known
+    passes: int = 1  # how often a row is read before its last result is known
+    stored: Mapping[str, float] = {}  # own parameter -> bits that inference needs of each number
     per_feature: Sequence[str] = ()  # own tensors, buffers too, of a number for each feature
     unused: Sequence[str] = ()  # parameters, by path below this part, that no forward pass reads
 
@@ -314,14 +315,16 @@ def roles(model: nn.Module) -> dict[str, Role]:
 
 
 @torch.no_grad()
-def xavier(model: nn.Module, seed: int) -> None:
+def xavier(model: nn.Module, seed: int, split: Mapping[str, Sequence[int]]) -> None:
     """Fill matrices and embeddings anew, uniform on +-sqrt(6 / (fan in + fan out)) (Glorot 2010).
 
-    Fans are torch's: of a weight (out, in, taps), in * taps and out * taps.
+    Fans are torch's: of a weight (out, in, taps), in * taps and out * taps. A parameter in `split`
+    holds matrices of so many rows, each of which has its own.
     """
     named = roles(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, parameter in model.named_parameters():
             if named[name] != "vector":
-                nn.init.xavier_uniform_(parameter)
+                for matrix in torch.split(parameter, list(split.get(name, parameter.shape[:1]))):
+                    nn.init.xavier_uniform_(matrix)

@@ -78,6 +78,7 @@ class Pass:
         self.images: Sequence[Image] = ()  # of all rows, in order
         self.slots: Tensor | None = None  # (batch, time): which feature of theirs; -1: the token
         self.values: Tensor | None = None  # (batch, time, features) that attention adds to its own
+        self.tokens: Tensor | None = None  # of a flat pass, those an expert is given; None: all
         self.losses: dict[str, Tensor] = {}
         self.told: dict[str, list[Tensor]] | None = {} if listening else None
         self.cursor = 0

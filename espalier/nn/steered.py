@@ -31,7 +31,7 @@ def steer(blocks: list[Part], config: SteeringConfig, dims: Dims) -> None:
     blocks[config.layer] = Steered(blocks[config.layer], config.build(dims), sources)
 
 
-def sources(now: Pass, x: Tensor) -> Int[Tensor, "batch"]:
+def sources(now: Pass, x: Tensor) -> Int[Tensor, " batch"]:
     """The corpus that each row of a pass is of; the first where nobody says."""
     if now.source is None:
         return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)

@@ -125,7 +125,7 @@ def _config(args: Mapping[str, Any]) -> GPTConfig:
         "block_size": args["max_seq_len"],
         "vocab_size": args["vocab_size"],
         "dropout": float(args.get("dropout", 0.0)),
-        "init": {"matrices": "xavier"},
+        "init": {"matrices": "xavier_stacked"},
         "block": {
             "name": "cortical",
             "compat": "published",

@@ -3,6 +3,7 @@
 import pytest
 
 from espalier.commands.check import check
+from espalier.errors import UserError
 
 
 def test_the_published_biogpt_shows_its_layout(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +36,20 @@ def test_a_plain_model_has_nothing_to_tell(capsys: pytest.CaptureFixture[str]) -
     found = check("gpt2")
     assert (found["layout"], found["against"]) == ([], None)
     assert "layout" not in capsys.readouterr().out
+
+
+def test_a_circuit_is_told_its_work_energy_and_area(capsys: pytest.CaptureFixture[str]) -> None:
+    found = check("gpt2", hardware="int8", array="32x16")["hardware"]
+    said = capsys.readouterr().out
+    assert "stack.blocks.*.attention.score: 147,456 max, 147,456 exp, 147,456 divide" in said
+    # 4 matrices of 768 x 768 and two of 768 x 3072 in 12 layers, the head, scores of 1,024 keys
+    weights = 12 * (4 * 768**2 + 2 * 768 * 3072) + 50257 * 768
+    assert found["token"]["products"] == weights + 12 * 2 * 1024 * 768
+    assert found["token"]["remembered_bytes"] == 12 * 2 * 1024 * 768
+    assert found["array"]["area_mm2"] == pytest.approx(32 * 16 * (282 + 137) * 1e-6)
+
+
+@pytest.mark.parametrize("array", ["16", "0x4", "16x16x2", "ax4", "5000x1"])
+def test_an_array_without_two_sides_is_refused(array: str) -> None:
+    with pytest.raises(UserError, match="ROWSxCOLUMNS"):
+        check("shakespeare-char-cpu", "model.vocab_size=65", hardware="int8", array=array)

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from espalier.config import decode, digest, encode
 from espalier.native import training
 from espalier.nn.gpt import GPT, GPTConfig, sketch
-from espalier.nn.slots import roles, splits, unused
+from espalier.nn.slots import Part, roles, splits, unused
 from espalier.nn.state import Pass, allocate, at, leaves, pick
 from espalier.nn.vision.layers import Conv
 from espalier.train.checkpoint import fill, tensors
@@ -258,6 +258,33 @@ def test_matrices(case: Case) -> None:
         if role[name] == "matrix" and p.ndim > 2 and not (name in split or isinstance(module, Conv))
     ]
     assert lumped == []
+
+
+@law
+def test_per_feature(case: Case) -> None:
+    """What has a number for each hidden feature says so: pruning takes it out with the feature."""
+    narrow, wide = (_elementwise(case, width) for width in (24, 48))
+    grown = {name for name in wide if wide[name][0] != narrow[name][0]}
+    assert [name for name in sorted(grown) if not wide[name][1]] == []
+
+
+def _elementwise(case: Case, width: int) -> dict[str, tuple[torch.Size, bool]]:
+    """Tensors of parts without a matrix: their shapes at a width of the ffn, and if declared."""
+    config = case.config()
+    ffn = getattr(config.block, "ffn", None)
+    if not hasattr(ffn, "width"):
+        return {}
+    with torch.device("meta"):
+        made = ffn.model_copy(update={"width": width}).build(config.dims(), 0)
+    return {
+        f"{path}.{name}": (tensor.shape, name in part.per_feature)
+        for path, part in made.named_modules()
+        if isinstance(part, Part) and all(p.ndim < 2 for p in part.parameters(recurse=False))
+        for name, tensor in (
+            *part.named_parameters(recurse=False),
+            *part.named_buffers(recurse=False),
+        )
+    }
 
 
 @pytest.mark.compile

@@ -244,14 +244,22 @@ def test_one_pass_builds_no_link() -> None:
     assert gpt.trunk.stack.describe() == {"feedback": "none (1 pass)"}
 
 
-def test_xavier_starts_each_matrix_within_its_own_bounds() -> None:
-    gpt = make(model(init={"matrices": "xavier"}), 0)
-    conv = gpt.get_parameter("trunk.stack.blocks.0.neurons.0.conv.weight")  # 8 branches of 6
-    bound = (6 / (6 * 5 + 48 * 5)) ** 0.5
-    assert 0.95 * bound < conv.abs().max() <= bound
-    table = gpt.get_parameter("trunk.embed.weight")
-    bound = (6 / (11 + 48)) ** 0.5
-    assert 0.95 * bound < table.abs().max() <= bound
+@pytest.mark.parametrize(
+    ("matrices", "conv", "qkv"),
+    [
+        ("xavier", 6 * 5 + 6 * 5, 48 + 48),  # each branch of 6, 5 taps; each of q, k, v
+        ("xavier_stacked", 6 * 5 + 48 * 5, 48 + 144),  # as published
+    ],
+)
+def test_xavier_starts_each_matrix_within_its_own_bounds(
+    matrices: str, conv: int, qkv: int
+) -> None:
+    gpt = make(model(init={"matrices": matrices}), 0)
+    neuron = "trunk.stack.blocks.0.neurons.0"
+    fans = {f"{neuron}.conv.weight": conv, f"{neuron}.qkv.weight": qkv}
+    for name, both in {**fans, "trunk.embed.weight": 11 + 48}.items():
+        bound = (6 / both) ** 0.5
+        assert 0.95 * bound < gpt.get_parameter(name).abs().max() <= bound
     assert not gpt.get_parameter("trunk.stack.blocks.0.competition").any()
 
 

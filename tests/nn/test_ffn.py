@@ -13,7 +13,7 @@ from espalier.nn.ffn.identity import IdentityConfig
 from espalier.nn.ffn.kan import KanConfig
 from espalier.nn.ffn.mlp import MlpConfig
 from espalier.nn.ffn.moe import Moe, MoeConfig
-from espalier.nn.slots import Dims, Part, reset, splits
+from espalier.nn.slots import Dims, Part, reset, splits, xavier
 from espalier.nn.state import Pass, at
 from tests.contract.harness import same
 
@@ -163,6 +163,15 @@ def test_noise_stirs_the_router_only_in_training() -> None:
 def test_each_expert_is_a_matrix_to_muon_and_a_token_costs_what_mlp_costs() -> None:
     part = moe(experts=4, top=2)
     assert splits(part) == {"experts.up.weight": (24,) * 4, "experts.down.weight": (12,) * 4}
+
+
+def test_a_gated_expert_holds_two_matrices_that_start_as_such() -> None:
+    part = moe(experts=2, top=1, width=60, glu=True)
+    split = splits(part)
+    assert split["experts.up.weight"] == (60, 60, 60, 60)
+    xavier(part, 0, split)
+    bound = (6 / (12 + 60)) ** 0.5
+    assert 0.95 * bound < part.get_parameter("experts.up.weight").abs().max() <= bound
 
 
 def test_moe_refuses_more_choices_than_experts() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from espalier.nn.embed.learned import Learned
-from espalier.nn.rounding import Grid, Scheme
+from espalier.nn.rounding import Codes, Grid, Scheme
 from espalier.nn.slots import Dims, Embed, EmbedConfig
 from espalier.nn.state import Pass
 
@@ -35,9 +35,17 @@ class FakeQuantised(Learned):
     def __init__(self, dims: Dims, grid: Grid):
         super().__init__(dims.vocab_size, dims.n_embd, dims.std)
         self.grid = grid
+        if grid.level == 1:
+            self.stored = {"weight": grid.bits}
 
     def forward(self, ids: Int[Tensor, "batch time"], now: Pass) -> Float[Tensor, "batch time d"]:
         return self.grid(F.embedding(ids, self.weight))
 
     def logits(self, hidden: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         return F.linear(hidden, self.grid(self.weight))
+
+    def integers(self) -> Codes:
+        return self.grid.codes(self.weight)
+
+    def inputs(self, x: Tensor) -> Codes | None:
+        return None

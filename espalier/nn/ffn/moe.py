@@ -8,6 +8,7 @@ that takes is told. The original has no such loss, and its noisy router raises.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -50,6 +51,7 @@ class MoeConfig(FfnConfig):
         d, each = dims.n_embd, 3 if self.glu else 2
         width = self.width or -(-8 * d // (each * self.top))
         up = Bank(self.experts, d, width * (each - 1), dims, dims.std)
+        fused(up, [width] * (each - 1) * self.experts)  # gate and up are two
         down = Bank(self.experts, width, d, dims, dims.residual_std)
         activation = self.activation.build(width, dims, layer)
         return Moe(
@@ -88,10 +90,17 @@ class Experts(Part):
         super().__init__()
         self.up, self.activation, self.down, self.kind = up, activation, down, kind
 
-    def each(self, groups: list[Float[Tensor, "_ d"]], now: Pass) -> list[Float[Tensor, "_ d"]]:
-        """What each expert makes of its group."""
-        banks = zip(groups, self.up.of(), self.down.of(), strict=True)
-        return [F.linear(self._hidden(F.linear(x, *up), now), *down) for x, up, down in banks]
+    def each(
+        self, groups: list[Float[Tensor, "_ d"]], now: Pass, tokens: Sequence[Tensor] = ()
+    ) -> list[Float[Tensor, "_ d"]]:
+        """What each expert makes of its group; `tokens` tells who listens which it is made of."""
+        made = []
+        for i, up, down in zip(range(len(groups)), self.up.of(), self.down.of(), strict=True):
+            if tokens:
+                now.tokens = tokens[i]
+            made.append(F.linear(self._hidden(F.linear(groups[i], *up), now), *down))
+        now.tokens = None
+        return made
 
     def _hidden(self, h: Tensor, now: Pass) -> Tensor:
         if self.kind == "mlp":
@@ -102,6 +111,8 @@ class Experts(Part):
 
 class Router(Part):
     """Logits of all experts; in training perhaps with noise, normal * softplus(noise(x))."""
+
+    special = {"exp": 1, "divide": 1, "compare": 1}  # softmax over the best of its logits
 
     def __init__(self, d: int, experts: int, top: int, *, noise: bool):
         super().__init__()
@@ -117,8 +128,6 @@ class Router(Part):
 
 
 class Moe(Part):
-    special = {"exp": 1, "divide": 1, "compare": 1}
-
     def __init__(self, router: Router, experts: Experts, balance: float, dropout: float):
         super().__init__()
         self.router, self.experts, self.balance, self.dropout = router, experts, balance, dropout
@@ -148,7 +157,8 @@ class Moe(Part):
         order = chosen.flatten().argsort(stable=True)
         rows, count = order // self.router.top, self.experts.up.experts
         counts = torch.bincount(chosen.flatten(), minlength=count).tolist()
-        made = torch.cat(self.experts.each(list(torch.split(x[rows], counts)), now))
+        groups, tokens = (torch.split(t, counts) for t in (x[rows], rows))
+        made = torch.cat(self.experts.each(list(groups), now, tokens))
         weighed = made * gates.flatten()[order, None].to(made.dtype)
         return torch.zeros_like(x, dtype=made.dtype).index_add(0, rows, weighed)
 

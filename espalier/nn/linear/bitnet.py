@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from espalier.nn.rounding import Grid, ternary
+from espalier.nn.rounding import Codes, Grid, ternary, ternary_codes
 from espalier.nn.slots import Dims, LinearConfig, Part
 from espalier.nn.state import Pass
 
@@ -27,14 +27,15 @@ class BitnetConfig(LinearConfig):
 
 
 class Bitnet(Part):
-    special = {"abs": 1, "max": 1, "round": 1, "divide": 1}
-    passes = 2
+    stored = {"weight": 1.6}  # five of three values fit into a byte: 3^5 = 243
     rounds = True
     entangled = True
 
     def __init__(self, n_in: int, n_out: int, dims: Dims, grid: Grid | None):
         super().__init__()
         self.std, self.grid = dims.std, grid
+        if grid is not None:
+            self.special, self.passes = {"abs": 1, "max": 1, "round": 1, "divide": 1}, 2
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
         self.bias = nn.Parameter(torch.empty(n_out)) if dims.bias else None
 
@@ -46,3 +47,9 @@ class Bitnet(Part):
     def forward(self, x: Float[Tensor, "*batch n_in"], now: Pass) -> Float[Tensor, "*batch n_out"]:
         x = x if self.grid is None else self.grid(x)
         return F.linear(x, ternary(self.weight), self.bias)
+
+    def integers(self) -> Codes:
+        return ternary_codes(self.weight)
+
+    def inputs(self, x: Float[Tensor, "*batch n_in"]) -> Codes | None:
+        return None if self.grid is None else self.grid.codes(x)

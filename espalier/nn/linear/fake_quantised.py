@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from espalier.config import Config
 from espalier.errors import ConfigError
-from espalier.nn.rounding import Grid, Scheme, straight
+from espalier.nn.rounding import Codes, Grid, Scheme, straight
 from espalier.nn.slots import Dims, LinearConfig, Part
 from espalier.nn.state import Pass
 
@@ -85,14 +85,21 @@ class Range(Part):
         nn.init.constant_(self.range, self.start)
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
-        step = self.range.abs().to(x.dtype) / self.most
+        step = self._step(x)
         inside = (x / step).clamp(-self.most, self.most)
         return torch.lerp(x, straight(inside, inside.round()) * step, self.level)
 
+    @torch.no_grad()
+    def codes(self, x: Float[Tensor, "*batch n"]) -> Codes:
+        step = self._step(x)
+        return Codes((x / step).clamp(-self.most, self.most).round(), step)
+
+    def _step(self, x: Tensor) -> Tensor:
+        step: Tensor = self.range.abs().to(x.dtype) / self.most
+        return step
+
 
 class FakeQuantised(Part):
-    special = {"abs": 1, "max": 1, "round": 1, "divide": 1}
-    passes = 2
     rounds = True
     entangled = True
 
@@ -101,6 +108,12 @@ class FakeQuantised(Part):
     ):
         super().__init__()
         self.std, self.weights, self.activations = dims.std, weights, activations
+        if weights.level == 1:
+            self.stored = {"weight": weights.bits}
+        if isinstance(activations, Range):  # a range that stands: no row is looked at before
+            self.special = {"round": 1, "divide": 1, "compare": 2}
+        elif activations is not None:
+            self.special, self.passes = {"abs": 1, "max": 1, "round": 1, "divide": 1}, 2
         self.weight = nn.Parameter(torch.empty(n_out, n_in))
         self.bias = nn.Parameter(torch.empty(n_out)) if dims.bias else None
 
@@ -113,3 +126,9 @@ class FakeQuantised(Part):
         if self.activations is not None:
             x = self.activations(x)
         return F.linear(x, self.weights(self.weight), self.bias)
+
+    def integers(self) -> Codes:
+        return self.weights.codes(self.weight)
+
+    def inputs(self, x: Float[Tensor, "*batch n_in"]) -> Codes | None:
+        return None if self.activations is None else self.activations.codes(x)

@@ -73,9 +73,6 @@ class Total(Part):
 
 
 class Strongermax(Part):
-    special = {"max": 1, "exp": 1, "divide": 1}
-    passes = 3
-
     def __init__(
         self,
         base: float,
@@ -89,6 +86,10 @@ class Strongermax(Part):
         self.base, self.tau, self.shift = base, tau, shift
         self.clamp = math.inf if clamp is None else clamp
         self.total, self.divisor = total, divisor
+        over_row = (shift is None) + (total is not None)  # a maximum, a sum: a pass for each
+        looks = ({"max": 1} if shift is None else {}) | ({"compare": 1} if clamp else {})
+        self.special = looks | {"exp": 1} | ({"divide": 1} if total is not None else {})
+        self.passes = 1 + over_row
 
     def forward(
         self, scores: Float[Tensor, "*batch key"], mask: Bool[Tensor, "*#batch key"], now: Pass
