@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any, Self
 
 from espalier import lock
-from espalier.durable import digest, finite, rename, require_room, sync, write_json, write_whole
+from espalier.durable import (
+    digest,
+    finite,
+    read_json,
+    rename,
+    require_room,
+    sync,
+    write_json,
+    write_whole,
+)
 from espalier.errors import MachineError, UserError
 from espalier.tree import dump, read_yaml
 
 FORMAT = "espalier-checkpoint-1"
 MANIFEST = "MANIFEST.json"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+TOKENIZER, CHAT = "tokenizer.json", "chat.json"
 BASE = "base.safetensors"  # of a run of adapters: the weights that they stand beside, for all steps
 _STEP = re.compile(r"step-(\d{8,})")
 
@@ -92,6 +102,12 @@ class Run:
                 shutil.rmtree(former, ignore_errors=True)
             else:
                 former.rename(former.with_suffix(""))
+
+    def speak(self, tokenizer: Mapping[str, Any], parent: Path | None) -> None:
+        """Keep a tokenizer, and the chat template that the folder `parent` has, if any."""
+        write_json(self.path / TOKENIZER, tokenizer)
+        if parent is not None and (parent / CHAT).is_file():
+            write_json(self.path / CHAT, read_json(parent / CHAT))
 
     # metrics
 

@@ -14,11 +14,12 @@ from espalier.starting import uncollected
 
 if TYPE_CHECKING:
     from espalier.api import Loaded
-    from espalier.data.chat import Message, Template
+    from espalier.data.chat import Template
+    from espalier.data.images import Views
     from espalier.engine.chat import Chat
     from espalier.engine.generate import Options
 
-LEAVE, FORGET = {"quit", "exit"}, "clear"
+LEAVE, FORGET, SHOW = {"quit", "exit"}, "clear", "/image"
 
 
 def chat(
@@ -37,15 +38,18 @@ def chat(
 ) -> dict[str, Any]:
     """Talk with a model: a line is a message; quit or exit leaves, clear begins anew.
 
+    To a model that reads images, /image FILE shows one with the next message.
+
     Example: espalier chat runs/assistant
     Example: espalier chat runs/assistant --prompt "What is a tree?" --temperature 0
+    Example: espalier chat runs/reader --prompt "/image page.png" --prompt "Free OCR."
 
     Parameters
     ----------
     source
         A run (tuned on conversations, best), a checkpoint, a Hugging Face directory or id.
     prompt
-        Say this and leave; given several times, each is the next message of one conversation.
+        Say this and leave; given several times, each is the next line of one conversation.
     system
         A first message of the system's.
     template
@@ -65,31 +69,28 @@ def chat(
     """
     with uncollected():
         from espalier import api
-        from espalier.data.chat import Message
         from espalier.engine.generate import Options
         from espalier.engine.sampling import Sampling
 
     loaded = api.load(source, tokenizer=tokenizer, device=device)
-    session = opened(loaded, template_of(loaded, template))
+    talk = Talk(loaded, opened(loaded, template_of(loaded, template)), system)
     sampling = Sampling(temperature=temperature, top_k=top_k or None, seed=seed)
     options = Options(max_new_tokens, sampling=sampling)
-    first = [] if system is None else [Message("system", system)]
-    if prompt is not None:
-        return {"messages": recite(session, first, prompt, options)}
-    return {"messages": converse(session, first, options)}
+    if prompt is None:
+        converse(talk, options)
+    for line in prompt or ():
+        talk.take(line, options)
+    return {"messages": talk.told}
 
 
 def template_of(loaded: Loaded, name: str | None) -> Template:
     """As asked for, or the run's own, or plain."""
-    from espalier.config import decode
     from espalier.data import chat as spelling
-    from espalier.durable import read_json
 
     if name is not None:
         return spelling.named(name)
-    kept = None if loaded.run is None else loaded.run.path / "chat.json"
-    if kept is not None and kept.is_file():
-        return decode(spelling.Template, read_json(kept), str(kept))
+    if loaded.template is not None:
+        return loaded.template
     console.warn("it was not tuned on conversations: they are written plainly (--template plain)")
     return spelling.named("plain")
 
@@ -109,26 +110,62 @@ def opened(loaded: Loaded, template: Template) -> Chat:
     return Chat(loaded.model, Speaker(template, loaded.tokenizer), loaded.config.model.block_size)
 
 
-def recite(
-    session: Chat, first: list[Message], prompts: list[str], options: Options
-) -> list[dict[str, str]]:
-    """One answer to each of the prompts, shown."""
-    from espalier.data.chat import Message
+class Talk:
+    """A conversation so far, and the images that it shows."""
 
-    said = list(first)
-    for text in prompts:
-        said.append(Message("user", text))
-        said.append(Message("assistant", speak(session, said, options)))
-    return [message._asdict() for message in said]
+    def __init__(self, loaded: Loaded, session: Chat, system: str | None):
+        self.loaded, self.session, self.system = loaded, session, system
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, with what the system says."""
+        from espalier.data.chat import Message
+
+        self.said = [] if self.system is None else [Message("system", self.system)]
+        self.told: list[dict[str, Any]] = [message._asdict() for message in self.said]
+        self.views: list[Views] = []
+        self.waiting: list[str] = []
+
+    def take(self, line: str, options: Options) -> None:
+        """A message, or an image for the next."""
+        word, _, file = line.partition(" ")
+        if word == SHOW:
+            self.show(file.strip())
+        else:
+            self.say(line, options)
+
+    def show(self, file: str) -> None:
+        """Keep an image for the next message; UserError for what cannot be read."""
+        if self.loaded.model.trunk.front is None:
+            raise UserError("this model reads no images: it has no model.front")
+        if not file:
+            raise UserError(f"say which image: {SHOW} FILE")
+        self.views.append(self.loaded.views(file))
+        self.waiting.append(file)
+
+    def say(self, text: str, options: Options) -> None:
+        """A message and its answer, shown while it grows; both are forgotten where that fails."""
+        from espalier.data.chat import ANSWERS, Message, Shown
+
+        files, self.waiting = self.waiting, []
+        new = map(Shown, range(len(self.views) - len(files), len(self.views)))
+        said = [*self.said, Message("user", (*new, f"\n{text}") if files else text)]
+        answer = ""
+        for piece in self.session.answer(said, options, self.views):
+            console.out(piece.text, end="")
+            answer += piece.text
+        console.out()
+        self.said = [*said, Message(ANSWERS, answer.strip())]
+        shown = {"images": files} if files else {}
+        self.told += [{"role": "user", "content": text, **shown}, self.said[-1]._asdict()]
 
 
-def converse(session: Chat, first: list[Message], options: Options) -> list[dict[str, str]]:
+def converse(talk: Talk, options: Options) -> None:
     """Message after message; ^C ends an answer, and at the prompt the conversation."""
-    from espalier.data.chat import Message
-
-    console.say("a message, then Enter; clear begins anew, quit leaves")
+    shows = "" if talk.loaded.model.trunk.front is None else f"{SHOW} FILE shows an image, "
+    console.say(f"a message, then Enter; {shows}clear begins anew, quit leaves")
     console.forgive()
-    said, turn = list(first), 0
+    turn = 0
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             console.out("> ", end="")
@@ -137,30 +174,15 @@ def converse(session: Chat, first: list[Message], options: Options) -> list[dict
             if not line or word.lower() in LEAVE:
                 break
             if word.lower() == FORGET:
-                said = list(first)
+                talk.forget()
                 continue
             if not word:
                 continue
-            said.append(Message("user", word))
             turn += 1
             try:
                 sampling = replace(options.sampling, seed=options.sampling.seed + turn)
-                answer = speak(session, said, replace(options, sampling=sampling))
-                said.append(Message("assistant", answer))
+                talk.take(word, replace(options, sampling=sampling))
             except UserError as error:
                 console.say(f"error: {error}")
-                said.pop()
             except KeyboardInterrupt:
                 console.out()
-                said.pop()
-    return [message._asdict() for message in said]
-
-
-def speak(session: Chat, said: list[Message], options: Options) -> str:
-    """An answer, shown while it grows."""
-    found = ""
-    for piece in session.answer(said, options):
-        console.out(piece.text, end="")
-        found += piece.text
-    console.out()
-    return found.strip()

@@ -120,7 +120,6 @@ def _keep(
 ) -> Path:
     """An ordinary run with one checkpoint and its parent noted."""
     from espalier.config import encode, refine
-    from espalier.durable import write_json
     from espalier.pretrained import fill
     from espalier.provenance import environment
     from espalier.run import Run
@@ -132,7 +131,7 @@ def _keep(
     model, spelling = fill(config, weights), loaded.tokenizer.spec()
     run = Run.create(out, encode(plan), environment(parent=dict(parent)))
     with run.lock():
-        write_json(run.path / "tokenizer.json", spelling)
+        run.speak(spelling, loaded.folder)
         run.commit(0, checkpoint.writer(model), {})
     return run.path
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from espalier.config import Config, decode
 from espalier.data.tokenizer.base import END_OF_TEXT, Tokenizer
 from espalier.data.tokenizer.special import SpecialTokenizer
+from espalier.durable import read_json
 from espalier.errors import UserError, nearest
 from espalier.tree import read_yaml
 
@@ -67,9 +68,11 @@ class Speaker:
     """A template and a tokenizer that has its special tokens."""
 
     def __init__(self, template: Template, tokenizer: Tokenizer):
-        """`tokenizer` as `widened` gave it."""
+        """`tokenizer` as `widened` gave it; UserError for one without the template's tokens."""
         self.template, self.tokenizer = template, tokenizer
         known: Mapping[str, int] = getattr(tokenizer, "special", {})
+        if missing := [token for token in template.special if token not in known]:
+            raise UserError(f"the tokenizer has no {', '.join(missing)}, of the chat template")
         self.special = {token: known[token] for token in template.special}
         self.plain = tokenizer.inner if isinstance(tokenizer, SpecialTokenizer) else tokenizer
         named = "|".join(map(re.escape, self.special)) or "(?!)"
@@ -176,6 +179,11 @@ def named(name: str) -> Template:
         hint = nearest(name, known) or f" Known: {', '.join(known)}."
         raise UserError(f"no chat template named '{name}'.{hint} One of your own is a .yaml file")
     return decode(Template, known[name], f"{TEMPLATES.name}: {name}")
+
+
+def kept(file: Path) -> Template | None:
+    """The template of a chat.json, if there is one."""
+    return decode(Template, read_json(file), str(file)) if file.is_file() else None
 
 
 def widened(tokenizer: Tokenizer, template: Template, *others: str) -> Tokenizer:

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from espalier.config import encode
+from espalier.data.chat import Speaker
 from espalier.data.tokenizer.base import Tokenizer
 from espalier.data.tokenizer.ranks import byte_aliases
 from espalier.data.tokenizer.tiktoken import CL100K, O200K, R50K
 from espalier.errors import UserError, need
-from espalier.export import tokenizers
+from espalier.export import template, tokenizers
 from espalier.export.native import Native
 from espalier.pretrained import gpt2, gpt_neox
 from espalier.pretrained.table import Row, rows
@@ -64,15 +65,19 @@ def write(
     rounding: Rounding,
     speaks: Tokenizer | None,
     to: Path,
+    speaker: Speaker | None = None,
 ) -> list[str]:
     """The file of a model with `weights` (ours); remarks for whoever runs it with llama.cpp.
+
+    `speaker` is of a model that was tuned on conversations.
 
     Raises UserError for what the format has no words for, RuntimeError where it reads otherwise.
     """
     gguf = need("gguf", "gguf")
     require_activation(model)
     writer = gguf.GGUFWriter(to, ARCHITECTURES[model.family.name])
-    remarks = [*describe(writer, model, rounding), *spell(writer, speaks, model.vocab_size)]
+    remarks = describe(writer, model, rounding)
+    remarks += spell(writer, speaks, model.vocab_size, speaker)
     stored = {}
     for name, tensor in tensors(model, weights).items():
         kind = kept_as(name, tensor.shape, rounding)
@@ -135,12 +140,15 @@ def describe(writer: Any, model: Native, rounding: Rounding) -> list[str]:
     return remarks
 
 
-def spell(writer: Any, tokenizer: Tokenizer | None, size: int) -> list[str]:
-    """The vocabulary, where it is of bytes and pairs; else the file has none, and a remark."""
+def spell(
+    writer: Any, tokenizer: Tokenizer | None, size: int, speaker: Speaker | None
+) -> list[str]:
+    """Vocabulary and chat template, where tokens are bytes and pairs; else none, and a remark."""
     tree = None if tokenizer is None else tokenizers.tree(tokenizer)
     if tokenizer is None or tree is None or not _of_bytes(tree):
         writer.add_tokenizer_model("no_vocab")
-        return ["the file has no vocabulary: its format knows none of this tokenizer's kind"]
+        lacking = "vocabulary" if speaker is None else "vocabulary and no chat template"
+        return [f"the file has no {lacking}: its format knows none of this tokenizer's kind"]
     tokens = _tokens(tree, size)
     writer.add_tokenizer_model("gpt2")
     split = _split(tree)
@@ -153,9 +161,18 @@ def spell(writer: Any, tokenizer: Tokenizer | None, size: int) -> list[str]:
         writer.add_bos_token_id(tokenizer.eot)
         writer.add_eos_token_id(tokenizer.eot)
     writer.add_add_bos_token(False)
+    remarks = [] if speaker is None else converse(writer, speaker)
     if split or not pairs:
-        return []
-    return ["llama.cpp does not know how this tokenizer splits text into words"]
+        return remarks
+    return [*remarks, "llama.cpp does not know how this tokenizer splits text into words"]
+
+
+def converse(writer: Any, speaker: Speaker) -> list[str]:
+    """How conversations are written, and the token that ends an answer."""
+    writer.add_chat_template(template.jinja(speaker.template))
+    if ends := [i for i in speaker.stop_ids() if i != speaker.tokenizer.eot]:
+        writer.add_eot_token_id(ends[-1])
+    return template.endings(speaker)
 
 
 def _tokens(tree: dict[str, Any], size: int) -> list[tuple[str, Any]]:

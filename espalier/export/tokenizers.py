@@ -9,6 +9,8 @@ from espalier.data.tokenizer.byte import ByteTokenizer
 from espalier.data.tokenizer.char import CharTokenizer
 from espalier.data.tokenizer.hf import HfTokenizer
 from espalier.data.tokenizer.ranks import Ranks, RankTokenizer, byte_aliases
+from espalier.data.tokenizer.special import SpecialTokenizer
+from espalier.pretrained.tokenizers import OURS
 
 Tree = dict[str, Any]
 
@@ -16,21 +18,25 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 END_WORDS = ("eos_token", "bos_token", "unk_token")
 
 
-def files(tokenizer: Tokenizer, longest: int) -> dict[str, str]:
-    """The files of a transformers directory, by name; ours alone where theirs has no such kind."""
+def files(tokenizer: Tokenizer, longest: int, chat: str | None = None) -> dict[str, str]:
+    """The files of a transformers directory, by name; ours alone where theirs has no such kind.
+
+    `chat` is a template in Jinja.
+    """
     found = tree(tokenizer)
     if found is None:
-        return {"tokenizer.espalier.json": json.dumps(tokenizer.spec(), ensure_ascii=False)}
+        return {OURS: json.dumps(tokenizer.spec(), ensure_ascii=False)}
     config: Tree = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": longest,
         "clean_up_tokenization_spaces": False,
     }
     if tokenizer.eot is not None:
-        end = END_OF_TEXT
-        if isinstance(tokenizer, HfTokenizer) and tokenizer.end is not None:
-            end = tokenizer.end
-        config |= dict.fromkeys(END_WORDS[:2], end)
+        inner = tokenizer.inner if isinstance(tokenizer, SpecialTokenizer) else tokenizer
+        end = inner.end if isinstance(inner, HfTokenizer) else None
+        config |= dict.fromkeys(END_WORDS[:2], end or END_OF_TEXT)
+    if chat is not None:
+        config["chat_template"] = chat
     return {
         "tokenizer.json": json.dumps(found, ensure_ascii=False),
         "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=1) + "\n",
@@ -39,6 +45,8 @@ def files(tokenizer: Tokenizer, longest: int) -> dict[str, str]:
 
 def tree(tokenizer: Tokenizer) -> Tree | None:
     """The content of tokenizer.json; None for what it cannot say (lists, SentencePiece)."""
+    if isinstance(tokenizer, SpecialTokenizer):
+        return _of_special(tokenizer)
     if isinstance(tokenizer, HfTokenizer):
         found: Tree = json.loads(tokenizer.source)
         return found
@@ -49,7 +57,7 @@ def tree(tokenizer: Tokenizer) -> Tree | None:
         return _byte_level({alias[byte]: byte for byte in range(256)}, [], _ends(tokenizer), None)
     if isinstance(tokenizer, CharTokenizer):
         vocabulary = {symbol: i for i, symbol in enumerate(tokenizer.symbols)}
-        made = _whole(vocabulary, [], _ends(tokenizer))
+        made = _with_special(_whole(vocabulary, []), _ends(tokenizer))
         return made | {"decoder": {"type": "Fuse"}}  # symbol by symbol: nothing splits before
     return None
 
@@ -87,6 +95,36 @@ def _of_ranks(tokenizer: RankTokenizer) -> Tree:
     return _byte_level(vocabulary, pairs, tokenizer.special, tokenizer.pattern)
 
 
+def _of_special(tokenizer: SpecialTokenizer) -> Tree | None:
+    """None where `inner` has no tree, or one in which an id would mean two things."""
+    inner = tree(tokenizer.inner)
+    if inner is None or not isinstance(inner["model"]["vocab"], dict):
+        return None
+    known = {one["content"]: one["id"] for one in inner["added_tokens"]}
+    new = {text: i for text, i in tokenizer.special.items() if known.get(text) != i}
+    taken = {*known.values(), *inner["model"]["vocab"].values()}
+    return _with_special(inner, new) if taken.isdisjoint(new.values()) else None
+
+
+def _with_special(tree: Tree, special: dict[str, int]) -> Tree:
+    """A tree and more special tokens, whose ids are free in it.
+
+    An added token has the id of its text in the vocabulary, or else the next behind all.
+    """
+    vocabulary, added = tree["model"]["vocab"], tree["added_tokens"]
+    taken = {*vocabulary.values(), *(one["id"] for one in added)}
+    next_ids = range(len(taken), len(taken) + len(special))
+    if max(taken) >= len(taken) or sorted(special.values()) != list(next_ids):
+        vocabulary = vocabulary | {one["content"]: one["id"] for one in added} | special
+    marks = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    more = [
+        {"id": i, "content": text, **marks, "special": True}
+        for text, i in sorted(special.items(), key=lambda item: item[1])
+    ]
+    model = tree["model"] | {"vocab": vocabulary}
+    return tree | {"added_tokens": [*added, *more], "model": model}
+
+
 def _byte_level(
     vocabulary: dict[str, int],
     pairs: list[tuple[str, str]],
@@ -96,24 +134,18 @@ def _byte_level(
     aliased = BYTE_LEVEL | {"use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated"}
     steps = [split | {"invert": False}, aliased] if pattern else [aliased]
-    return _whole(vocabulary, pairs, special) | {
+    return _with_special(_whole(vocabulary, pairs), special) | {
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
         "decoder": BYTE_LEVEL | {"use_regex": True},
     }
 
 
-def _whole(
-    vocabulary: dict[str, int], pairs: list[tuple[str, str]], special: dict[str, int]
-) -> Tree:
-    marks = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+def _whole(vocabulary: dict[str, int], pairs: list[tuple[str, str]]) -> Tree:
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {"id": i, "content": text, **marks, "special": True}
-            for text, i in sorted(special.items(), key=lambda item: item[1])
-        ],
+        "added_tokens": [],
         "normalizer": None,
         "pre_tokenizer": None,
         "post_processor": None,

@@ -1,8 +1,8 @@
 """Other people's weights: key tables in, and out again. One file per format.
 
 `read` takes nanoGPT's and WiggleGPT's ckpt.pt, BioGPT's biogpt_*.pt, nanochat's model_*.pt, Hugging
-Face directories of GPT-2, GPT-NeoX (Pythia), Llama and nanochat, and ids of such in its cache;
-`kind` says which family a path is of, without reading weights.
+Face directories of GPT-2, GPT-NeoX (Pythia), Llama and nanochat, ids of such in its cache, and our
+own exports; `kind` says which family a path is of, without reading weights.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from espalier.pretrained.hub import locate
 
 __all__ = ["Foreign", "Kind", "fill", "kind", "locate", "read"]
 
-Kind = Literal["nanogpt", "gpt2", "gpt_neox", "llama", "nanochat"]
+Kind = Literal["nanogpt", "gpt2", "gpt_neox", "llama", "nanochat", "espalier"]
 PUBLISHED: dict[str, Kind] = {
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
@@ -30,7 +30,8 @@ def kind(path: Path) -> Kind | None:
     from espalier.pretrained import nanochat
 
     if (path / "config.json").is_file():
-        return PUBLISHED.get(str(files.read_json(path / "config.json").get("model_type")))
+        model = str(files.read_json(path / "config.json").get("model_type"))
+        return "espalier" if model == "espalier" else PUBLISHED.get(model)
     if path.exists() and nanochat.meta(path):
         return "nanochat"
     if path.is_file():
@@ -54,6 +55,7 @@ def read(source: str | Path, n_head: int | None = None) -> Foreign:
         llama,
         nanochat,
         nanogpt,
+        own,
         wigglegpt,
     )
 
@@ -76,6 +78,7 @@ def read(source: str | Path, n_head: int | None = None) -> Foreign:
         "gpt2": gpt2.read,
         "gpt_neox": gpt_neox.read,
         "llama": llama.read,
+        "espalier": own.read,
     }
     return readers[found](path)
 

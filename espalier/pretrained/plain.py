@@ -6,7 +6,7 @@ from espalier.config import refine
 from espalier.errors import UserError
 from espalier.nn.gpt import GPTConfig, sketch
 from espalier.pretrained import files
-from espalier.pretrained.foreign import Foreign
+from espalier.pretrained.foreign import Foreign, once
 from espalier.pretrained.table import Row, to_ours
 
 EMBEDDING = "trunk.embed.weight"
@@ -22,7 +22,7 @@ def read(file: Path, config: GPTConfig) -> Foreign:
         if EMBEDDING not in held:
             raise UserError(f"{file} has no {EMBEDDING}: give model.vocab_size in the recipe")
         config = refine(config, {"vocab_size": len(held[EMBEDDING])})
-    rows = [Row(name, name) for name in sketch(config).state_dict()]
+    rows = [Row(name, name) for name in dict.fromkeys(once(sketch(config)).values())]
     if config.head.name == "tied":
         held.pop("head.weight", None)
     return Foreign("plain", file, config, to_ours(held, rows, config, str(file)))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from espalier.errors import UserError, nearest
 from espalier.nn.gpt import GPTConfig, sketch
+from espalier.pretrained.foreign import once
 
 
 class Turn(NamedTuple):
@@ -37,15 +38,15 @@ def both(ours: str, theirs: str, turn: Turn = SAME) -> list[Row]:
 
 
 def rows(table: Sequence[Row], config: GPTConfig) -> list[Row]:
-    """The rows that a model of this configuration has, layer by layer."""
-    have = sketch(config).state_dict()
+    """The rows that a model of this configuration has, layer by layer; of what is shared, one."""
+    have = set(once(sketch(config)).values())
     every = [
         Row(row.ours.format(i=i), row.theirs.format(i=i), row.turn)
         for row in table
         for i in range(config.n_layer if "{i}" in row.ours else 1)
     ]
     found = [row for row in every if row.ours in have]
-    assert {row.ours for row in found} == set(have), "the table does not cover the model"
+    assert {row.ours for row in found} == have, "the table does not cover the model"
     return found
 
 

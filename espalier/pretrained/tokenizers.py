@@ -5,11 +5,13 @@ from pathlib import Path
 from espalier.data import foreign as nanogpt_corpus
 from espalier.data.corpus import Corpus
 from espalier.data.illustrated import IMAGE
-from espalier.data.tokenizer import Tokenizer, choose
+from espalier.data.tokenizer import Tokenizer, choose, load
 from espalier.data.tokenizer.special import SpecialTokenizer
+from espalier.durable import read_json
 from espalier.errors import UserError
 from espalier.pretrained.foreign import Foreign
 
+OURS = "tokenizer.espalier.json"  # of an export, where a tokenizer.json cannot hold it
 PICKLE, WITH_PICKLES = "tokenizer.pkl", ("nanochat", "deepseek_ocr")
 GPT2 = ("gpt2", (50257, 50304))  # as published, and padded by nanoGPT
 NEOX = ("gpt-neox", (50304, 50432, 50688))  # padded: Pythia's, the larger ones' more
@@ -60,7 +62,9 @@ def _with_image(found: Tokenizer, foreign: Foreign) -> Tokenizer:
 
 def _beside(foreign: Foreign) -> Tokenizer | None:
     if foreign.kind not in {"nanogpt", "wigglegpt"}:
-        place = foreign.path.parent if foreign.path.is_file() else foreign.path
+        place = foreign.folder
+        if (place / OURS).is_file():
+            return load(read_json(place / OURS))
         if (place / "tokenizer.json").is_file():
             return choose(str(place / "tokenizer.json"))
         for folder in (place, place.parent / "tokenizer"):  # nano-deepseek-ocr's stands aside

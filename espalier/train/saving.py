@@ -8,7 +8,7 @@ from typing import Any
 from espalier.durable import replacing, sync, write_json
 from espalier.errors import MachineError
 from espalier.pretrained import deepseek_ocr
-from espalier.run import MODEL, OPTIMIZER, Run
+from espalier.run import CHAT, MODEL, OPTIMIZER, TOKENIZER, Run
 from espalier.train import checkpoint
 from espalier.train.ema import Weights
 from espalier.train.parallel import pieces
@@ -21,11 +21,11 @@ PATIENCE = 3  # saves in a row that the disk may refuse
 
 def words(run: Run, corpus: Mapping[str, Any]) -> None:
     """Give a run the tokenizer of its corpus, and the template of its conversations."""
-    kept = run.path / "tokenizer.json"
+    kept = run.path / TOKENIZER
     if corpus.get("tokenizer") is not None and not kept.exists():
         write_json(kept, corpus["tokenizer"])
     if corpus.get("chat") is not None:
-        write_json(run.path / "chat.json", corpus["chat"])
+        write_json(run.path / CHAT, corpus["chat"])
 
 
 class Saver:

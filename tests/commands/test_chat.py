@@ -109,3 +109,8 @@ def test_a_template_without_its_tokens_is_refused(run, capsys, tmp_path):
     code = cli.main(["chat", str(tmp_path / "run"), "--template", "chatml", "--prompt", "abc"])
     assert code == 2
     assert "has no <|im_start|>, <|im_end|>: take --template plain" in capsys.readouterr().err
+
+
+def test_a_model_that_reads_no_images_says_so(run, capsys):
+    assert cli.main(["chat", str(run), "--prompt", "/image x.png", "--device", "cpu"]) == 2
+    assert capsys.readouterr().err == "error: this model reads no images: it has no model.front\n"

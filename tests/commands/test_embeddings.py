@@ -10,6 +10,9 @@ import torch
 
 import espalier
 from espalier import cli, fit
+from espalier.config import encode
+from espalier.data.chat import named
+from espalier.durable import write_json
 from espalier.pretrained.embeddings import TABLE
 from tests.train import tiny
 
@@ -67,6 +70,12 @@ def test_a_projected_run_is_factorised_and_notes_its_parent(
     parent = narrow.run.environment["parent"]
     assert (parent["method"], parent["checkpoint"]) == ("gaussian", "step-00000008")
     assert isinstance(narrow.generate("a", 4, seed=1), str)
+
+
+def test_a_made_run_converses_as_its_parent(run: Path, tmp_path: Path, capsys) -> None:
+    write_json(run / "chat.json", encode(named("plain")))
+    assert embeddings(capsys, run, "--width", 4, "--out", tmp_path / "narrow")[0] == 0
+    assert espalier.load(tmp_path / "narrow").template == named("plain")
 
 
 def test_all_singular_vectors_lose_nothing(run: Path, tmp_path: Path, capsys) -> None:

@@ -1,6 +1,9 @@
 """`espalier sample --image` and `--check-cache`, and what a run with images says."""
 
+import io
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +126,55 @@ def test_options_that_would_not_be_heeded_are_refused(
 ) -> None:
     assert main(["sample", "nowhere", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def chat(capsys: pytest.CaptureFixture[str], run: Path, *lines: str) -> list[dict[str, object]]:
+    capsys.readouterr()
+    prompts = [word for line in lines for word in ("--prompt", line)]
+    words = ["--temperature", "0", "--max-new-tokens", "12", "--device", "cpu", "--json"]
+    assert main(["chat", str(run), *prompts, *words]) == 0
+    found: list[dict[str, object]] = json.loads(capsys.readouterr().out)["messages"]
+    return found
+
+
+def test_a_conversation_shows_an_image_with_the_next_message(
+    reader: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = reader
+    said = chat(capsys, run, f"/image {page}", "Free OCR.", "and?")
+    alone = ask(capsys, run, "--image", page, "--prompt", "Free OCR.")
+    assert [one["role"] for one in said] == ["user", "assistant"] * 2
+    assert [one.get("images") for one in said] == [[str(page)], None, None, None]
+    assert isinstance(alone["samples"], list)
+    assert said[1]["content"] == alone["samples"][0]["text"].strip()
+
+
+def test_an_image_is_forgotten_with_its_conversation(
+    reader: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, page = reader
+    typed = f"/image\n/image nowhere.png\n/image {page}\nclear\nFree OCR.\nquit\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert main(["chat", str(run), "--max-new-tokens", "2", "--device", "cpu", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "images" not in json.loads(shown.out)["messages"][0]
+    assert "error: say which image: /image FILE" in shown.err
+    assert "error: nowhere.png cannot be read" in shown.err
+
+
+def test_corpora_of_one_name_have_pages_of_their_own(
+    reader: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = shutil.copytree(reader[0], tmp_path / "run"), reader[1]
+    pages = next(folder for folder in page.parents if folder.name == "pages")
+    other = shutil.copytree(pages, tmp_path / "other" / "pages")
+    words = ["evaluate", str(run), "--ocr", "--device", "cpu", "--max-new-tokens", "2"]
+    both = ["--corpus", str(pages), "--corpus", str(other)]
+    assert main([*words, *both]) == main([*words, "--corpus", str(other)]) == 0
+    capsys.readouterr()
+    files = {file.name: file.read_text() for file in (run / "results").glob("ocr-*.html")}
+    assert files.keys() == {"ocr-pages.html", "ocr-pages-2.html"}
+    assert f"reads {pages}" in files["ocr-pages.html"]
+    assert f"reads {other}" in files["ocr-pages-2.html"]

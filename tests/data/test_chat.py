@@ -282,3 +282,8 @@ def test_a_text_does_not_take_the_place_of_conversations_unasked(tmp_path):
     (tmp_path / "a.txt").write_text("some text to learn", "utf-8")
     with pytest.raises(UserError, match=r"holds another corpus .*--overwrite"):
         prepare_text(Request(str(tmp_path / "a.txt"), found.path, "byte"))
+
+
+def test_a_tokenizer_without_the_tokens_of_a_template_is_named():
+    with pytest.raises(UserError, match=r"has no <\|im_start\|>, <\|im_end\|>, of the chat"):
+        Speaker(named("chatml"), choose("byte"))

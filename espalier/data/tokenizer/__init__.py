@@ -152,6 +152,6 @@ def _hugging_face(name: str, vocab: Path | None) -> Tokenizer:
         reason = str(error).split("\n", maxsplit=1)[0]
         raise MachineError(
             f"cannot get the tokenizer {identity} from the Hugging Face hub ({reason}).\n"
-            "Offline: copy its tokenizer.json here and pass it with --vocab FILE."
+            "Offline: copy its tokenizer.json here and name it: --tokenizer FILE."
         ) from None
     return HfTokenizer(inner.to_str(), identity)
