@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from espalier import console
-from espalier.commands.sweep import counted, leave, on_signal, tell_ahead, words
+from espalier.commands.sweep import USUAL, Launch, counted, leave, on_signal, tell_ahead, words
 from espalier.commands.sweep import tell as tell_of_trials
 from espalier.errors import MachineError, UserError
 from espalier.starting import uncollected
@@ -38,14 +40,8 @@ def search(
     file: Annotated[str, ANY],
     /,
     *overrides: Annotated[str, ANY],
-    out: Path | None = None,
-    on: Literal["here", "ray", "slurm"] = "here",
-    workers: int | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    slurm: tuple[str, ...] = (),
+    launch: Launch = USUAL,
     storage: str | None = None,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
 ) -> dict[str, Any]:
     """Look for better experiments: greedy, random, halving, tpe, gp, cmaes or nsga2.
 
@@ -59,22 +55,8 @@ def search(
         YAML: recipe, set, space, objectives, limits, strategy, trials; or a flat baseline.yaml.
     overrides
         path=value, on top of every experiment; or hyperparam_search.py's --param_names and so on.
-    out
-        The study's directory. Left out, studies/NAME-OF-FILE.
-    on
-        This machine; a Ray cluster (RAY_ADDRESS, or a new one here); SLURM, as arrays of jobs.
-    workers
-        Trials at a time; left out, what the file says.
-    threads
-        CPU threads of each trial. Left out, those that there are, divided among the workers.
-    device
-        cpu, cuda (all there are, in turn), cuda:1, mps; left out, the best there is.
-    slurm
-        What to ask SLURM for: --slurm partition=gpu --slurm time=600 (minutes), once for each.
     storage
         A database that workers on many hosts share (tpe, gp, cmaes, nsga2): postgresql://host/name.
-    dry_run
-        Check everything and say what it would take; run nothing.
     """
     with uncollected():
         from espalier.search import plan as planning
@@ -84,16 +66,14 @@ def search(
     from espalier.study.pool import Pool
 
     plan, results = _plan(file, overrides)
-    if storage is not None and on != "here":
+    if storage is not None and launch.on != choose.HERE:
         raise UserError("--storage has workers of its own: leave --on out")
-    if workers is None and on == "here":
-        workers = plan.search.workers
-    where = choose.Where(on, device, workers, threads, choose.settings(slurm))
-    book = choose.book(out or Path("studies") / plan.document.file.stem, where)
+    where = launch.where(plan.search.workers)
+    book = choose.book(launch.place(plan.document.file), where)
     needs = {trial.key: plan.count(trial)[0].memory for trial in plan.trials({})}
     launcher = choose.launcher(where, book, needs)
     found = _forecast(plan, book, launcher)
-    if dry_run:
+    if launch.dry_run:
         return found
     if storage is not None:
         assert isinstance(launcher, Local)  # of --on here
@@ -178,23 +158,27 @@ def _plan(file: str, overrides: Sequence[str]) -> tuple[Plan, Path | None]:
 
 def _forecast(plan: Plan, book: Book, launcher: Launcher) -> dict[str, Any]:
     """Say what is ahead, before the first run."""
-    from espalier.search.log import Ahead, Asked, Log
+    from espalier.search.log import Ahead, Asked, Log, trained
     from espalier.study import forecast
 
     trials, search = plan.trials({}), plan.search
     one = plan.count(trials[0])[0]
-    begun = [entry for entry in Log(book.place).entries() if isinstance(entry, Asked)]
-    same = bool(begun) and begun[0].keys == [trial.key for trial in trials]  # the same baseline
-    done = sum(entry.fresh for entry in begun) if same else 0
-    whole = search.strategy.takes(plan.problem, search.trials)
-    left = max(0, round((whole - done) * len(trials)))
-    ahead: list[Keyed] = [Ahead(f"ahead-{i}") for i in range(left)]
+    entries = Log(book.place).entries()
+    begun = [entry for entry in entries if isinstance(entry, Asked)]
+    if not begun or begun[0].keys != [trial.key for trial in trials]:  # of another baseline
+        entries, begun = [], []
+    others = search.strategy.takes(plan.problem, search.trials) - 1
+    others -= trained(entries, partial(search.strategy.share, plan.problem))
+    more = math.ceil(others * len(trials) - 1e-6)  # shares are not exact
+    ahead: list[Keyed] = [Ahead(f"ahead-{i}") for i in range(more)]
     sizes = {trial.key: one for trial in (*trials, *ahead)}
-    facts = forecast.of(book, [*trials, *ahead] if done else ahead, sizes, launcher)
+    facts = forecast.of(book, [*trials, *ahead], sizes, launcher)
+    left = len(trials) + len(ahead) - facts.done
     console.out(f"study    {book.place}")
     console.out(
         f"search   {search.strategy.name} for {', '.join(search.objectives)}: at most "
-        f"{search.trials} configurations of {counted(len(trials), 'seed')}, {done} begun already"
+        f"{search.trials} configurations of {counted(len(trials), 'seed')}, "
+        f"{sum(entry.fresh for entry in begun)} begun already"
     )
     console.out(f"baseline {search.recipe}: {one.parameters:,} parameters")
     for name, most in plan.limits.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from espalier.study.book import Book
     from espalier.study.forecast import Forecast
     from espalier.study.launch import Launcher
+    from espalier.study.launch.choose import Where
     from espalier.study.plan import Trial
     from espalier.study.pool import Event, Pool, SetAside
     from espalier.study.size import Size
@@ -27,17 +29,48 @@ if TYPE_CHECKING:
 SHOWN = 20  # rows of the table
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Launch:
+    """Where a study stands, and who trains it."""
+
+    out: Path | None = None
+    """The study's directory, of one study only. Left out, studies/NAME-OF-FILE."""
+    on: Literal["here", "ray", "slurm"] = "here"
+    """This machine; a Ray cluster (RAY_ADDRESS, or a new one here); SLURM, as arrays of jobs."""
+    workers: int | None = None
+    """Trials at a time. Left out: a search file's; else one, on Ray one a GPU or else a machine."""
+    threads: int | None = None
+    """CPU threads of each trial. Left out, those that there are, divided among the workers."""
+    device: str = "auto"
+    """cpu, cuda (all there are, in turn), cuda:1, mps; left out, the best there is."""
+    slurm: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    """What to ask SLURM for: --slurm partition=gpu --slurm time=600 (minutes), once for each."""
+    dry_run: Annotated[bool, Parameter(negative=())] = False
+    """Check everything and say what it would take; run nothing."""
+
+    def where(self, workers: int | None = None) -> Where:
+        """`workers` are the file's, on this machine."""
+        from espalier.study.launch import choose
+
+        if self.workers is not None or self.on != choose.HERE:
+            workers = self.workers
+        return choose.Where(
+            self.on, self.device, workers, self.threads, choose.settings(self.slurm)
+        )
+
+    def place(self, file: Path) -> Path:
+        return self.out or Path("studies") / file.stem
+
+
+USUAL = Launch()
+
+
 def sweep(
     file: Path,
     /,
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
-    out: Path | None = None,
-    on: Literal["here", "ray", "slurm"] = "here",
-    workers: int | None = None,
-    threads: int | None = None,
-    device: str = "auto",
-    slurm: tuple[str, ...] = (),
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    launch: Launch = USUAL,
 ) -> dict[str, Any]:
     """Train every combination of a sweep file; call it again to go on where it stopped.
 
@@ -49,20 +82,6 @@ def sweep(
         YAML or JSON: recipe, seeds, set and grid; or a file of ReaLLM-Forge's run_experiments.
     overrides
         path=value, on top of every trial.
-    out
-        The study's directory, of one study only. Left out, studies/NAME-OF-FILE.
-    on
-        This machine; a Ray cluster (RAY_ADDRESS, or a new one here); SLURM, as arrays of jobs.
-    workers
-        Trials at a time. Left out: one here, on Ray one for each GPU or else each machine.
-    threads
-        CPU threads of each trial. Left out, those that there are, divided among the workers.
-    device
-        cpu, cuda (all there are, in turn), cuda:1, mps; left out, the best there is.
-    slurm
-        What to ask SLURM for: --slurm partition=gpu --slurm time=600 (minutes), once for each.
-    dry_run
-        Check everything and say what it would take; run nothing.
     """
     with uncollected():
         from espalier.study import plan
@@ -70,15 +89,15 @@ def sweep(
         from espalier.study.launch import choose
     from espalier.study.pool import Pool
 
-    where = choose.Where(on, device, workers, threads, choose.settings(slurm))
+    where = launch.where()
     trials = plan.read(file, overrides)
     console.say(f"checking {len(trials)} trials ...")
-    book = choose.book(out or Path("studies") / file.stem, where)
+    book = choose.book(launch.place(file), where)
     book.refuse_others(trials)
     sizes = sizing.sizes(trials)
     launcher = choose.launcher(where, book, {key: one.memory for key, one in sizes.items()})
     found = _forecast(book, trials, sizes, launcher)
-    if dry_run:
+    if launch.dry_run:
         return found
     with book.held(trials):
         pool = Pool(book, launcher)

@@ -1,13 +1,14 @@
 """STUDY/search.jsonl: what was asked and told, in order, from which a strategy is brought back."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from espalier.durable import finite, write_whole
 from espalier.errors import UserError
-from espalier.search.slots import Found, Proposal
+from espalier.search.slots import Found, Proposal, Settings
 
 FILE = "search.jsonl"
 
@@ -57,6 +58,23 @@ class Ahead:
     """Stands for a trial that nobody has proposed yet."""
 
     key: str
+
+
+def trained(entries: Sequence[Asked | Told], share: Callable[[Settings], float]) -> float:
+    """Whole trainings that what has ended came to, beside the baseline's (0 is the baseline).
+
+    `share` of settings is what of a whole training they ask for. What goes on from earlier runs
+    trains the rest alone; what was seen before trains nothing.
+    """
+    asked = [entry for entry in entries if isinstance(entry, Asked)]
+    ended = {entry.number for entry in entries if isinstance(entry, Told)}
+    shares = [share(one.proposal.settings) for one in asked]
+    begun = [0 if one.proposal.after is None else shares[one.proposal.after] for one in asked]
+    return sum(
+        shares[one.number] - begun[one.number]
+        for one in asked[1:]
+        if one.number in ended and (one.fresh or one.proposal.after is not None)
+    )
 
 
 class Log:

@@ -96,6 +96,10 @@ class StrategyConfig(PartConfig, slot="espalier.search.strategy"):
         """How many whole trainings so many configurations come to, about."""
         return trials
 
+    def share(self, problem: Problem, settings: Settings) -> float:
+        """How much of a whole training a proposal with these settings asks for, from the start."""
+        return 1
+
     def whole(self, settings: Settings) -> Settings:
         """Those of a proposal without what the strategy laid on them to end a training early."""
         return settings

@@ -1,13 +1,16 @@
 """ASHA's rule: of a rung's results the best 1/eta go on, as soon as they are known."""
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from espalier.commands.search import _keep_best
+from espalier.commands.search import _forecast, _keep_best
 from espalier.errors import ConfigError
 from espalier.experiment import load
+from espalier.search.log import trained
 from espalier.search.plan import Plan
 from espalier.search.slots import Proposal
 from espalier.search.strategy.halving import Halving, HalvingConfig, rungs
@@ -163,6 +166,19 @@ def test_the_forecast_has_one_experiment_on_every_rung(tmp_path: Path) -> None:
     updates = 9 * 100 + 3 * 200 + 1 * 600 + 1 * 1100
     assert made.search.strategy.takes(made.problem, 10) == pytest.approx(1 + updates / 2000)
     assert made.search.strategy.takes(made.problem, 1) == 1
+
+
+def test_of_an_interrupted_search_what_has_ended_is_taken_off_rung_by_rung(tmp_path: Path) -> None:
+    made = session(plan(tmp_path, TEN), tmp_path / "study", longer_is_better)
+    go(made, most=5)
+    entries = made.log.entries()
+    share = partial(made.plan.search.strategy.share, made.plan.problem)
+    # three of 100 updates, and the best of them went on to 300; a whole training has 2,000
+    assert trained(entries, share) == pytest.approx((3 * 100 + 200) / 2000)
+    where: Any = SimpleNamespace(most=1, room={})
+    ahead = _forecast(made.plan, made.book, where)
+    # 2.6 whole trainings in all without 1.25, of which the baseline took a second: two runs
+    assert (ahead["done"], ahead["seconds"]) == (1, 2.0)
 
 
 def test_the_best_as_a_recipe_has_no_stop_and_says_what_was_measured(tmp_path: Path) -> None:

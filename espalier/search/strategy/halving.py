@@ -50,13 +50,18 @@ class HalvingConfig(StrategyConfig):
 
         One of them sees all.
         """
-        whole, others = _horizon(problem.baseline), trials - 1
-        parts, start = 0.0, 0
-        for rung in range(64):
-            end = min(self.least * self.eta**rung, whole)
+        others = trials - 1
+        parts, start = 0.0, 0.0
+        for rung, tokens in enumerate(rungs(problem.baseline, self.least, self.eta)):
+            end = self.share(problem, {STOP: tokens})
             parts += (end - start) * max(others / self.eta**rung, min(others, 1))
             start = end
-        return 1 + parts / whole
+        return 1 + parts
+
+    def share(self, problem: Problem, settings: Settings) -> float:
+        tokens: int | None = settings.get(STOP)
+        plan = problem.baseline
+        return 1 if tokens is None else tokens / _tokens(plan, _horizon(plan))
 
     def whole(self, settings: Settings) -> Settings:
         return {path: value for path, value in settings.items() if path != STOP}
@@ -73,11 +78,14 @@ def _horizon(plan: Experiment) -> int:
 def rungs(plan: Experiment, least: int, eta: int) -> list[int | None]:
     """Tokens at which each rung ends; None for the last, the whole training."""
     found: list[int | None] = []
-    window = plan.data.batch_size * plan.model.block_size
     while least < _horizon(plan):
-        found.append(stages.micro_batches(plan.train, least) * window)
+        found.append(_tokens(plan, least))
         least *= eta
     return [*found, None]
+
+
+def _tokens(plan: Experiment, updates: int) -> int:
+    return stages.micro_batches(plan.train, updates) * plan.data.batch_size * plan.model.block_size
 
 
 class Halving:
