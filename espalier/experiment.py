@@ -18,7 +18,7 @@ from espalier.durable import read_json
 from espalier.errors import ConfigError, MachineError, UserError, nearest
 from espalier.evaluate.settings import EvaluateConfig
 from espalier.nn.gpt import GPT, GPTConfig, make, sketch
-from espalier.run import STATE, Run, verify
+from espalier.run import STATE, TOKENIZER, Run, verify
 from espalier.train import checkpoint, lora
 from espalier.train.settings import TrainConfig
 from espalier.tree import Source, merge, override, parse_value, read_yaml
@@ -68,7 +68,7 @@ def load(recipe: str, overrides: Sequence[str] = ()) -> Experiment:
     """
     file = find(recipe)
     if file.suffix == ".py":
-        tree = _from_python(file)
+        tree = _from_python(file, [pair for text in overrides for pair in pairs(text)])
     else:
         tree = encode(Experiment())
         for source, where in _chain(file):
@@ -210,7 +210,7 @@ def weights_of(source: str | Path) -> GPT:
 
 def tokenizer_of(run: Run, experiment: Experiment) -> Tokenizer:
     """The tokenizer that the run keeps, or else its corpus'."""
-    kept = run.path / "tokenizer.json"
+    kept = run.path / TOKENIZER
     if kept.is_file():
         return tokenizer.load(read_json(kept))
     if experiment.data.corpus is None:
@@ -233,10 +233,16 @@ def pairs(text: str) -> list[tuple[str, Any]]:
     return [(path, parse_value(value))]
 
 
-def _from_python(file: Path) -> dict[str, Any]:
-    """nanoGPT's defaults with the literals of a config/*.py on top."""
-    tree = encode(load("nanogpt"))
-    for path, value in translate.read(file):
+def _from_python(file: Path, later: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """nanoGPT's defaults with the literals of a config/*.py on top.
+
+    With init_from, here or `later`, the model is that one's, as nanoGPT has it.
+    """
+    tree, said = encode(load("nanogpt")), translate.read(file)
+    source = dict([*said, *later]).get("train.init")
+    if source is not None:
+        tree = encode(begun_from(decode(Experiment, tree), str(source)))
+    for path, value in said:
         tree = encode(decode(Experiment, override(tree, path, value), where=lambda _: f"{file}: "))
     return tree
 

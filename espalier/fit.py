@@ -139,7 +139,8 @@ class _Training:
         track = self.config.track if self.ranks.leads else ()
         self.mirrors = mirrors.start(track, run.path, run.config)
         yield self._headline()
-        for text in self.reading.notes:
+        notes = [] if resume else initial.notes(self.config, self.reading.first)
+        for text in (*self.reading.notes, *notes):
             yield from self._note(text)
         if not self.config.eval_only:
             ahead = (self.horizon - self.progress.step) * self.config.gradient_accumulation_steps

@@ -3,17 +3,22 @@
 from pathlib import Path
 
 from espalier import pretrained
-from espalier.errors import UserError
-from espalier.experiment import open_run, weights_of
+from espalier.config import decode
+from espalier.data.corpus import Corpus
+from espalier.data.tokenizer.base import Tokenizer
+from espalier.errors import MachineError, UserError
+from espalier.experiment import Experiment, open_run, tokenizer_of, weights_of
 from espalier.nn.gpt import GPT
 from espalier.nn.slots import Front
-from espalier.pretrained import deepseek_ocr
+from espalier.pretrained import deepseek_ocr, tokenizers
 from espalier.run import BASE, Run
 from espalier.train import checkpoint, lora, tuning
 from espalier.train.parallel.ranks import here
 from espalier.train.settings import TrainConfig
 
 FRONT = "trunk.front."
+LOOKED_AT = 4096  # tokens of a corpus, to see whether a model can read them
+OTHER = 0.1  # the share from which they are another tokenizer's
 
 
 def fill(model: GPT, config: TrainConfig) -> None:
@@ -24,6 +29,38 @@ def fill(model: GPT, config: TrainConfig) -> None:
         if model.trunk.front is None:
             raise UserError("train.init_front: this model reads no images; set model.front")
         fill_front(model.trunk.front, config.init_front)
+
+
+def notes(config: TrainConfig, corpus: Corpus) -> list[str]:
+    """A warning where ids of `corpus` are other text to the model that `train.init` names.
+
+    Silence where they are the same, or where the weights came without a tokenizer.
+    """
+    if config.init is None:
+        return []
+    try:
+        theirs, ours = _tokenizer_of(config.init), corpus.tokenizer
+    except (UserError, MachineError):
+        return []
+    seen = corpus.train.gather([0], min(LOOKED_AT, len(corpus.train)))[0].tolist()
+    known = [i for i in seen if i < theirs.vocab_size]
+    other = {i for i in set(known) if theirs.decode([i]) != ours.decode([i])}
+    if sum(i in other for i in known) <= OTHER * len(known):
+        return []
+    said, read = ours.decode(known[:12]), theirs.decode(known[:12])
+    warning = (
+        f"{corpus.path} has other tokens than train.init={config.init}, which reads {said!r} as "
+        f"{read!r}. Prepare the text with its tokenizer: espalier prepare --tokenizer gpt2, say"
+    )
+    return [warning]
+
+
+def _tokenizer_of(source: str) -> Tokenizer:
+    if (Path(source) / "config.yaml").is_file():
+        run = Run.open(source)
+        return tokenizer_of(run, decode(Experiment, run.config))
+    found = pretrained.read(source)
+    return tokenizers.find(found, None, found.config.vocab_size or 0)
 
 
 def base(model: GPT, config: TrainConfig, run: Run, *, resume: bool) -> dict[str, str]:
@@ -42,7 +79,8 @@ def fill_from(model: GPT, source: str) -> None:
     """All but adapters; a front that `source` has not stays as it is."""
     own = lora.adapters(model)
     mine = {name: t for name, t in checkpoint.tensors(model).items() if name not in own}
-    theirs = tuning.widened(checkpoint.tensors(weights_of(source)), model)
+    theirs = tuning.shortened(checkpoint.tensors(weights_of(source)), model)
+    theirs = tuning.widened(theirs, model)
     if not any(name.startswith(FRONT) for name in theirs):
         mine = {name: t for name, t in mine.items() if not name.startswith(FRONT)}
     checkpoint.fill(mine, theirs, f"train.init={source}")

@@ -164,10 +164,26 @@ def _work_out(node: ast.expr, seen: dict[str, Any], file: Path) -> Any:
 
 def out_dir(recipe: str, flags: Sequence[str]) -> Path | None:
     """Where nanoGPT would write: the last --out_dir=DIR, or else what a config/*.py says."""
-    said = [word.partition("=")[2] for word in flags if word.startswith("--out_dir=")]
+    said = _said("out_dir", recipe, flags)
+    return Path(said) if said else None
+
+
+def resumed(recipe: str, flags: Sequence[str]) -> Path | None:
+    """The run that init_from=resume means, which is what stands in out_dir; None for others."""
+    if _said("init_from", recipe, flags) != "resume":
+        return None
+    return out_dir(recipe, flags)
+
+
+def _said(key: str, recipe: str, flags: Sequence[str]) -> str | None:
+    """The last --key=VALUE, or else what a config/*.py says."""
+    said = [word.partition("=")[2] for word in flags if word.startswith(f"--{key}=")]
     if not said and recipe.endswith(".py"):
-        body = ast.parse(Path(recipe).read_text(encoding="utf-8")).body
+        try:
+            body = ast.parse(Path(recipe).read_text(encoding="utf-8")).body
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+            return None  # `read` says what is wrong
         lines = [node for node in body if isinstance(node, ast.Assign)]
-        named = [line for line in lines if ast.unparse(line.targets[0]) == "out_dir"]
+        named = [line for line in lines if ast.unparse(line.targets[0]) == key]
         said = [str(_work_out(line.value, {}, Path(recipe))) for line in named]
-    return Path(said[-1]) if said and said[-1] else None
+    return said[-1] if said else None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -248,21 +249,31 @@ class _Pages:
         images = loaded.config.data.images
         put = self.tasks
         asked = Pages(images, put.split, self.most, put.max_new_tokens, put.no_repeat_ngram)
-        found = {}
+        found: dict[str, Any] = {}
+        former = {} if loaded.run is None else kept(loaded.run).get("ocr", {})
         for place in self.corpora or (own_corpus(name, loaded),):
             record = sheet.ocr(session, Corpus.open(place), asked)
             if loaded.run is not None:
-                record["html"] = str(_drawn(loaded.run, place, record))
+                file = loaded.run.path / "results" / free_name(place, former | found)
+                record["html"] = str(_drawn(loaded.run, file, place, record))
             found[place] = record
         return found
 
 
-def _drawn(run: Run, place: str, record: dict[str, Any]) -> Path:
+def free_name(place: str, records: Mapping[str, Any]) -> str:
+    """ocr-NAME.html, or with a number where another corpus of that name has it in `records`."""
+    others = [one["html"] for corpus, one in records.items() if corpus != place and "html" in one]
+    taken = {Path(file).name for file in others}
+    stem = f"ocr-{Path(place).name}"
+    names = (f"{stem}{end}.html" for end in chain([""], (f"-{i}" for i in count(2))))
+    return next(name for name in names if name not in taken)
+
+
+def _drawn(run: Run, file: Path, place: str, record: dict[str, Any]) -> Path:
     """The pages with their images beside the truth and what was read."""
     from espalier.durable import write_whole
     from espalier.report import transcripts
 
-    file = run.path / "results" / f"ocr-{Path(place).name}.html"
     write_whole(file, transcripts.page(f"{run.path.resolve().name} reads {place}", record))
     console.out(f"wrote {file}")
     return file
@@ -285,10 +296,15 @@ def _watch(title: str, total: float | None, unit: str) -> Iterator[Callable[[int
         yield bar.advance
 
 
+def kept(run: Run) -> dict[str, Any]:
+    """What results/evaluate.json has already."""
+    file = run.path / "results" / f"{FILE}.json"
+    return read_json(file) if file.exists() else {}
+
+
 def keep(run: Run, record: dict[str, Any]) -> None:
     """Into results/evaluate.json; of texts, tasks and suites that it has already, the newest."""
-    file = run.path / "results" / f"{FILE}.json"
-    former = read_json(file) if file.exists() else {}
+    former = kept(run)
     stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_of(record)}
     whole = {**former, "run": run.path.resolve().name}
     for kind in ("corpora", "tasks", "behaviour", "ocr"):

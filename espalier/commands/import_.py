@@ -191,7 +191,13 @@ def every(family: str, place: Path) -> dict[str, Any]:
     from espalier.nn.gpt import sketch
     from espalier.pretrained import hub, known
 
-    models = known.family(family)
+    models = []
+    for one in known.family(family):
+        run = place / slug(one.name)
+        if any(run.glob("checkpoints/step-*/MANIFEST.json")):
+            console.out(f"{run} is there already")
+        else:
+            models.append(one)
     numbers = {one.name: count.parameters(sketch(one.config)).total for one in models}
     missing = [one for one in models if not hub.cached(hub.Id(one.name))]
     fetched = sum(numbers[one.name] * one.weight_bytes for one in missing)
@@ -219,7 +225,6 @@ def save(
 ) -> Run:
     """The run directory, with one checkpoint."""
     from espalier.config import encode
-    from espalier.durable import write_json
     from espalier.provenance import environment
     from espalier.run import Run
 
@@ -228,7 +233,7 @@ def save(
     where = environment(imported=dict(origin), data=text)
     run = Run.create(out, encode(plan), where)
     with run.lock():
-        write_json(run.path / "tokenizer.json", tokenizer)
+        run.speak(tokenizer, foreign.folder)
         run.commit(foreign.step, lambda folder: write(foreign, folder), state(foreign, plan, text))
     return run
 

@@ -87,7 +87,7 @@ def prune(
     Parameters
     ----------
     runs
-        One run or several; all are pruned by the same rule, at the same levels.
+        One run or several; the same rule, levels and windows of text for all.
     corpus
         What to fine-tune on and to judge by; the run's own when left out.
     keep
@@ -106,12 +106,30 @@ def prune(
     if out is not None and (not keep or len(runs) > 1):
         raise UserError("--out names the runs that --keep keeps, of one RUN")
     plan, where = _plan(what, then), check_device(device)
+    window = _window(runs, corpus, charted=chart is not None)
     found = {}
     for place in runs:
-        job = _Pruning(place, plan, corpus, where)
+        job = _Pruning(place, plan, corpus, where, window)
         found[str(place)] = job.go(_prefix(place, out) if keep else None, what, then)
     drawn = [] if chart is None else _draw(found, chart)
     return {"runs": found, "charts": [str(file) for file in drawn]}
+
+
+def _window(runs: tuple[Path, ...], corpus: Path | None, *, charted: bool) -> int:
+    """The shortest block among the runs, which all of them can read.
+
+    UserError where they are to share a chart and each has a text of its own.
+    """
+    from espalier.config import decode
+    from espalier.data.corpus import Corpus
+    from espalier.experiment import Experiment
+    from espalier.run import Run
+
+    found = [decode(Experiment, Run.open(place).config) for place in runs]
+    names = {str(corpus or one.data.corpus) for one in found if corpus or one.data.corpus}
+    if charted and len({Corpus.open(name).digest for name in names}) > 1:
+        raise UserError(f"one chart takes one text, these runs have {len(names)}: --corpus DIR")
+    return min(one.model.block_size for one in found)
 
 
 def _draw(found: dict[str, dict[str, Any]], folder: Path) -> list[Path]:
@@ -207,7 +225,7 @@ class _Pruning:
 
     run: Run
 
-    def __init__(self, place: Path, plan: Plan, corpus: Path | None, device: str):
+    def __init__(self, place: Path, plan: Plan, corpus: Path | None, device: str, window: int):
         from espalier.data.corpus import Corpus
         from espalier.experiment import open_run
 
@@ -215,7 +233,7 @@ class _Pruning:
         self.experiment: Experiment
         self.tokenizer: Tokenizer
         self.model, self.experiment, self.tokenizer, self.run = open_run(place)
-        self.plan = plan
+        self.plan, self.window = plan, window
         self.model.to(device).eval()
         name = corpus or self.experiment.data.corpus
         if name is None:
@@ -274,7 +292,7 @@ class _Pruning:
         from espalier.data.loader import windows
         from espalier.evaluate.loss import spread, window_losses
 
-        block, corpus = self.experiment.model.block_size, self.corpus
+        block, corpus = self.window, self.corpus
         starts = spread(windows(corpus.val, block), then.eval_windows)
         if what.calibration is None:
             text = calibration.from_split(corpus.train, block)
@@ -282,7 +300,8 @@ class _Pruning:
             text = calibration.from_place(what.calibration, corpus, self.tokenizer, block)
         write: Callable[[GPT], list[dict[str, Any]]] = lambda model: []  # noqa: E731
         if then.samples:
-            write = lambda model: writing.write(model, self.tokenizer, block)  # noqa: E731
+            reach = self.experiment.model.block_size
+            write = lambda model: writing.write(model, self.tokenizer, reach)  # noqa: E731
         about = {
             "corpus": corpus.digest,
             "validation": {"windows": len(starts), "block_size": block, "interval": "95 %, CLT"},
@@ -293,7 +312,7 @@ class _Pruning:
             },
         }
         losses = lambda model: window_losses(model, corpus.val, starts, block)  # noqa: E731
-        return Bench(corpus.train, text, losses, write, about)
+        return Bench(corpus.train, text, losses, write, about, block)
 
     def _settings(self, bench: Bench) -> dict[str, Any]:
         """Of the curve: the plan, the texts and the very weights."""
@@ -321,7 +340,6 @@ class _Pruning:
     def _keep(self, level: Level, prefix: Path) -> Path:
         """An ordinary run with one checkpoint and its parent noted."""
         from espalier.config import encode, refine
-        from espalier.durable import write_json
         from espalier.provenance import environment
         from espalier.run import Run
         from espalier.train import checkpoint
@@ -333,7 +351,7 @@ class _Pruning:
         place = _kept_at(prefix, level.record["level"])
         made = Run.create(place, encode(shape), environment(parent=parent, data=self.corpus.digest))
         with made.lock():
-            write_json(place / "tokenizer.json", self.tokenizer.spec())
+            made.speak(self.tokenizer.spec(), self.run.path)
             loss = level.record["loss"]["mean"]
             step = int(newest.name.rpartition("-")[2])
             made.commit(step, checkpoint.writer(level.pruned.model), {"val_loss": loss})

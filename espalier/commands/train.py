@@ -76,14 +76,26 @@ def train(
                 raise UserError(f"--resume goes on with the run as it is: leave {name} out")
             words = [*([recipe] if recipe else []), *overrides]
             return _resume(resume, words, own)
-        if recipe is None and init is not None:
-            recipe = FINETUNE
+        recipe = recipe or (FINETUNE if init is not None else None)
         if recipe is None:
             raise UserError("say which recipe: espalier train RECIPE (espalier recipes lists them)")
+        if former := _former(recipe, overrides):
+            return _resume(*former, own)
         plan = _plan(recipe, overrides, init)
         if timing_steps is not None:
             return _time(plan, timing_steps, own)
         return _begin(plan, out or _place(recipe, overrides, plan), overwrite, own)
+
+
+def _former(recipe: str, overrides: tuple[str, ...]) -> tuple[Path, list[str]] | None:
+    """The run that nanoGPT's init_from=resume goes on with, and what else was said."""
+    from espalier import translate
+
+    place = translate.resumed(recipe, overrides)
+    if place is None:
+        return None
+    where = ("--init_from=", "--out_dir=")
+    return place, [word for word in overrides if not word.startswith(where)]
 
 
 def _plan(recipe: str, overrides: tuple[str, ...], init: str | None) -> Experiment:
@@ -128,6 +140,11 @@ def _resume(place: Path, overrides: list[str], device: str) -> dict[str, Any]:
     from espalier.durable import read_json
     from espalier.run import Run
 
+    if (place / "ckpt.pt").is_file() and not (place / "config.yaml").is_file():
+        raise UserError(
+            f"{place} holds another program's ckpt.pt. First make a run of it: "
+            f"espalier import {place / 'ckpt.pt'} --corpus DIR --out {place}-run"
+        )
     run = Run.open(place)
     plan = experiment.load(str(place / "config.yaml"), overrides)
     done = place / "results" / "train.json"

@@ -71,6 +71,8 @@ class Bench:
     """samples"""
     about: Mapping[str, Any] = field(default_factory=dict)
     """of the texts: digests, windows, sizes"""
+    window: int | None = None
+    """tokens of a row of training; the model's block when left out"""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def walk(
         untouched = Pruned(copy.deepcopy(model), config)
         pruned = plan.method.prune(untouched.model, config, job) if level else untouched
         raw = bench.losses(pruned.model)
-        finetune(pruned, bench.train, plan.finetune, plan.seed, told)
+        finetune(pruned, bench.train, plan.finetune, plan.seed, told, bench.window)
         after = bench.losses(pruned.model) if plan.finetune.steps else raw
         record = {
             "level": level,

@@ -47,17 +47,21 @@ def finetune(
     plan: Finetune,
     seed: int,
     told: Callable[[float], None] = lambda loss: None,
+    window: int | None = None,
 ) -> None:
     """Train `pruned.model` in place; `told` hears the loss now and then, may raise.
 
-    The order of the data depends on the seed and the block size alone.
+    Rows are `window` tokens long, the model's block when left out. The order of the data depends on
+    the seed and this length alone.
     """
-    for loss in _losses(pruned, tokens, plan, seed):
+    for loss in _losses(pruned, tokens, plan, seed, window or pruned.config.block_size):
         told(loss)
 
 
-def _losses(pruned: Pruned, tokens: Tokens, plan: Finetune, seed: int) -> Iterator[float]:
-    model, settings, size = pruned.model, plan.settings(), pruned.config.block_size
+def _losses(
+    pruned: Pruned, tokens: Tokens, plan: Finetune, seed: int, size: int
+) -> Iterator[float]:
+    model, settings = pruned.model, plan.settings()
     rows = max(1, plan.tokens_per_step // size)
     device = str(next(model.parameters()).device)
     stepper = setup.stepper(model, pruned.config, settings, rows, device)

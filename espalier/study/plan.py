@@ -14,6 +14,7 @@ from espalier.experiment import (
     Experiment,
     apply,
     begun_from,
+    fitted_to,
     load,
     pairs,
     with_room,
@@ -131,10 +132,11 @@ class Resolver:
         return self.known[trail]
 
     def _on_corpus(self, experiment: Experiment, draft: Draft) -> Experiment:
-        """With its vocabulary; a corpus that is not there ends it here, not in every trial."""
+        """With its vocabulary; a corpus that is not there, or has more tokens than the model, ends
+        it here, not in every trial."""
         data = experiment.data
-        places: list[str | None] = [one.corpus for one in data.mixture]
-        for place in places or [data.corpus]:
+        places: list[str | None] = [one.corpus for one in data.mixture] or [data.corpus]
+        for place in places:
             if place is None:
                 raise ConfigError(
                     f"{draft.where}: no corpus; add data.corpus=DIR to the command line, "
@@ -144,7 +146,12 @@ class Resolver:
                 self.corpora[place] = Corpus.open(place)
         if experiment.train.eval_only:
             raise UserError(f"{draft.where}: train.eval_only trains nothing; use espalier evaluate")
-        return with_room(experiment) if draft.init else with_vocabulary(experiment)
+        whole = with_room(experiment) if draft.init else with_vocabulary(experiment)
+        try:
+            fitted_to(whole, self.corpora[str(places[0])])
+        except UserError as error:
+            raise ConfigError(f"{draft.where}: {error}") from None
+        return whole
 
 
 def _laid_on(experiment: Experiment, path: str, value: Any, place: str) -> Experiment:

@@ -39,7 +39,9 @@ def choose(wish: str, device: str, parameters: int) -> Precision:
     """The wished type, or for "auto" the fastest that the device really computes in."""
     kind = torch.device(device).type
     if wish != "auto":
-        return Precision(getattr(torch, wish), "as asked", kind)
+        slow = wish == "float16" and kind == "cpu"  # its products have no fast path there
+        reason = "as asked; slow on a CPU: train.dtype=auto" if slow else "as asked"
+        return Precision(getattr(torch, wish), reason, kind)
     fast = machine.fast_bf16(kind)
     if kind == "cpu" and fast.yes and parameters < SMALL:
         return Precision(torch.float32, "too small a model for bf16 to pay on a CPU", kind)

@@ -11,6 +11,7 @@ from espalier.train.settings import TrainConfig
 from espalier.train.slots import Optimizer
 
 TABLES = ("trunk.embed.weight", "head.weight")  # a row for each token
+POSITIONS = "trunk.position.weight"  # a row for each place in the block
 
 
 def prepare(model: nn.Module, config: TrainConfig, seed: int) -> None:
@@ -43,6 +44,14 @@ def confirm(model: nn.Module, optimizer: Optimizer) -> None:
     held = {name.rpartition(".")[0] for name in optimizer.state()}
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert held.isdisjoint(frozen), f"frozen, but trained: {sorted(held & frozen)}"
+
+
+def shortened(theirs: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """`theirs` without the positions past the block of `model`, which they cannot lengthen."""
+    found, mine = dict(theirs), dict(model.named_parameters())
+    if POSITIONS in theirs and POSITIONS in mine:
+        found[POSITIONS] = theirs[POSITIONS][: len(mine[POSITIONS])]
+    return found
 
 
 def widened(theirs: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+import espalier as esp
 from espalier import cli, fit, report
+from espalier.config import encode
+from espalier.data.chat import named
+from espalier.durable import write_json
 from espalier.errors import UserError
 from espalier.report import pruning
+from espalier.run import Run
 from tests.train import tiny
 
 QUICK = ["--finetune-steps", "3", "--eval-windows", "8", "--speed-rounds", "1", "--device", "cpu"]
@@ -93,6 +98,13 @@ def test_structured_runs_are_ordinary_runs_and_smaller(run: Path, capsys) -> Non
     assert "exists already" in answer["error"]
 
 
+def test_a_pruned_run_converses_as_its_parent(run: Path, capsys) -> None:
+    write_json(run / "chat.json", encode(named("plain")))
+    _, found, _ = prune(capsys, run, "--levels", "50", "--keep")
+    (level,) = found["runs"][str(run)]["levels"]
+    assert esp.load(level["run"], device="cpu").template == named("plain")
+
+
 def test_charts_come_from_the_file_alone(run: Path, tmp_path: Path, capsys) -> None:
     pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
     prune(capsys, run, "--levels", "0,50")
@@ -119,6 +131,33 @@ def test_several_runs_share_a_chart(run: Path, tmp_path: Path, capsys) -> None:
     text = (tmp_path / "charts" / "curve.svg").read_text(encoding="utf-8")
     assert ">other<" in text
     assert ">run<" in text
+
+
+def test_a_run_with_a_longer_block_is_judged_on_the_shorter_ones_windows(
+    run: Path, tmp_path: Path, capsys
+) -> None:
+    """As Pythia's of 2,048 tokens beside BioGPT's of 1,024."""
+    pytest.importorskip("matplotlib", reason="charts need the extra 'plots'")
+    corpus = Path(Run.open(run).config["data"]["corpus"])
+    plan = tiny.experiment(corpus, "train.max_iters=2", "model.block_size=16")
+    for _ in fit.fit(plan, tmp_path / "longer", device="cpu"):
+        pass
+    words = ("--levels", "0", "--chart", tmp_path / "charts")
+    code, found, _ = prune(capsys, run, tmp_path / "longer", *words)
+    assert code == 0
+    judged = [curve["settings"]["texts"]["validation"] for curve in found["runs"].values()]
+    assert judged[0] == judged[1]
+    assert judged[0]["block_size"] == 8
+
+
+def test_runs_of_two_texts_are_told_so_before_the_work(run: Path, tmp_path: Path, capsys) -> None:
+    plan = tiny.experiment(tiny.corpus(tmp_path / "data", train=2000), "train.max_iters=2")
+    for _ in fit.fit(plan, tmp_path / "other", device="cpu"):
+        pass
+    code, answer, _ = prune(capsys, run, tmp_path / "other", "--chart", tmp_path / "charts")
+    assert code == 2
+    assert answer["error"] == "one chart takes one text, these runs have 2: --corpus DIR"
+    assert not (run / "results" / "prune.json").exists()
 
 
 def test_runs_judged_on_other_text_share_no_chart(run: Path, capsys) -> None:

@@ -272,3 +272,10 @@ def test_all_of_a_family_ask_for_their_room_first(cache, capsys, monkeypatch):
     shown = capsys.readouterr()
     assert "4 models, 11.2 GB to fetch, 11.2 GB as runs" in shown.out
     assert "do not fit" in shown.err
+    done = cache / "runs" / "gpt2-xl" / "checkpoints" / "step-00000000"
+    done.mkdir(parents=True)
+    (done / "MANIFEST.json").touch()
+    assert cli.main(["import", "--all", "--out", str(cache / "runs")]) == 3
+    shown = capsys.readouterr()
+    assert "gpt2-xl is there already" in shown.out
+    assert "3 models, 5.01 GB to fetch" in shown.out

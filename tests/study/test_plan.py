@@ -21,7 +21,7 @@ def _any_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A corpus of 65 symbols, wherever it is said to be."""
 
     class Any65:
-        vocab_size = 65
+        path, vocab_size = "data/x", 65
 
     monkeypatch.setattr(Corpus, "open", lambda place: Any65())
 
@@ -111,6 +111,12 @@ def test_sizes_that_do_not_fit_each_other_are_found_before_any_run(tmp_path: Pat
         sizes(found)
 
 
+def test_a_corpus_with_more_tokens_than_the_model_is_found_before_any_run(tmp_path: Path) -> None:
+    text = "recipe: shakespeare-char-cpu\ngrid: {model.vocab_size: [65, 64]}\n"
+    with pytest.raises(ConfigError, match="vocab_size=64 is smaller than the vocabulary of data/x"):
+        trials(tmp_path, text)
+
+
 def test_the_size_of_a_trial_is_counted(tmp_path: Path) -> None:
     (trial,) = trials(tmp_path, "recipe: shakespeare-char-cpu\nset: {train.max_iters: 10}")
     found = sizes([trial])[trial.key]
@@ -120,6 +126,8 @@ def test_the_size_of_a_trial_is_counted(tmp_path: Path) -> None:
 
 
 # The original's form, through its flags.
+
+STRONGER = "softmax_variant_attn: strongermax\n"
 
 
 def one(tmp_path: Path, text: str) -> Any:
@@ -148,6 +156,46 @@ max_iters: 20
     assert (block.norm.name, block.ffn.activation.name) == ("layer", "relu2")
     assert (block.attention.score.name, block.attention.score.base) == ("consmax", 2.0)
     assert (block.attention.window, block.attention.n_kv_head) == (32, 3)  # i - 31 to i
+
+
+def test_a_variant_has_the_originals_numbers_where_no_flag_gives_them(tmp_path: Path) -> None:
+    block = one(tmp_path, "norm_variant_attn: krmsnorm\nsoftmax_variant_attn: consmax_v2\n").model
+    assert (block.block.norm.features, block.block.attention.score.clamp) == ("last", None)
+    assert block.norm.name == "rms"  # of the output, whatever the layers' is
+    assert one(tmp_path, "norm_variant_attn: dact\n").model.block.norm.alpha == 1.0
+    assert one(tmp_path, "norm_variant_attn: prmsnorm\n").model.block.norm.at_least == 1
+    assert one(tmp_path, "optimizer: lookahead\n").train.optimizer.every == 6
+    assert one(tmp_path, "lr_scheduler: step\n").train.schedule.every == 1000
+    piecewise = one(tmp_path, "activation_variant: piecewise\n").model.block.ffn.activation
+    # seven knots inside [-2, 2], whose ends are none
+    assert (piecewise.points, piecewise.low, piecewise.high) == (7, -1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind"),
+    [
+        ("use_flash_lobo: true\n", "layer"),  # the l is for learned
+        ("use_flash_lobo: true\nuse_flash_lobo_per_head: true\n", "head"),
+        ("use_flash_lobo: true\nuse_flash_obo_const: true\n", "fixed"),
+        ("use_flash_lobo: false\n", "none"),
+    ],
+)
+def test_off_by_one_is_learned_unless_a_flag_says_that_it_is_constant(
+    tmp_path: Path, flags: str, kind: str
+) -> None:
+    assert one(tmp_path, flags).model.block.attention.off_by_one == kind
+
+
+def test_strongermax_has_its_own_flags(tmp_path: Path) -> None:
+    text = """
+softmax_variant_attn: strongermax
+strongermax_strength: 2.0
+strongermax_obo: 1.0
+strongermax_use_learned_obo_per_head: true
+strongermax_divisor: 4.0
+"""
+    score = one(tmp_path, text).model.block.attention.score
+    assert (score.base, score.off_by_one, score.learn, score.divisor) == (2.0, 1.0, "head", 4.0)
 
 
 def test_flags_that_make_one_choice_here_are_taken_together(tmp_path: Path) -> None:
@@ -189,7 +237,9 @@ def test_the_originals_seeds_are_replicates(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flag", sorted(table().named))
 def test_every_name_in_the_table_is_one_of_ours(tmp_path: Path, flag: str) -> None:
-    before = "attention_variant: infinite\n" if flag == "use_concat_heads" else ""
+    only = {"use_concat_heads": "attention_variant: infinite\n"}
+    only |= {f"strongermax_use_learned_obo{of}": STRONGER for of in ("", "_per_head")}
+    before = only.get(flag, "")
     for value in table().named[flag].values:
         word = value.lower() if value in {"True", "False"} else value
         assert trials(tmp_path, f"{before}{flag}: {word}\n")

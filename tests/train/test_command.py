@@ -176,6 +176,32 @@ def test_nanogpts_out_dir_is_where_the_run_goes(
         assert (tmp_path / place / "config.yaml").is_file()
 
 
+def test_a_config_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("n_layer = (", encoding="utf-8")
+    for file, said in (("none.py", "no recipe file none.py"), (str(broken), "cannot be read")):
+        code, _, err = call(capsys, file)
+        assert (code, said in err) == (2, True)
+
+
+def test_nanogpts_init_from_resume_goes_on_in_its_out_dir(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(capsys, recipe, "train.max_iters=2", "--out", "a")
+    words = ["--init_from=resume", "--out_dir=a", "--max_iters=3"]
+    code, out, err = call(capsys, recipe, *words)
+    assert code == 0, err
+    assert "a from step 2" in out
+    assert "done: 3 steps" in out
+    Path("theirs").mkdir()
+    Path("theirs/ckpt.pt").touch()
+    code, _, err = call(capsys, recipe, "--init_from=resume", "--out_dir=theirs")
+    assert code == 2
+    assert "espalier import theirs/ckpt.pt --corpus DIR" in err
+
+
 @pytest.mark.parametrize(
     ("words", "lower"),
     [

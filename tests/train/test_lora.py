@@ -1,6 +1,7 @@
 """Adapters: they start as nothing, are trained alone, come back bit for bit, and merge."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import espalier as esp
 from espalier import experiment as experiments
 from espalier import initial
 from espalier.config import decode
+from espalier.data.corpus import Corpus
 from espalier.errors import ConfigError, UserError
 from espalier.fit import fit
 from espalier.nn.gpt import GPTConfig, make
 from espalier.run import BASE, MODEL, OPTIMIZER, Run
 from espalier.train import checkpoint, lora, setup, tuning
+from espalier.train.events import Noted
 from espalier.train.parallel.ranks import Ranks
 from espalier.train.settings import LoraConfig, TrainConfig
-from tests.train.tiny import corpus, experiment
+from tests.train.tiny import SYMBOLS, corpus, experiment
 
 IDS = torch.arange(8)[None] % 11
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "vocab_size": 11}
@@ -231,6 +234,30 @@ def test_a_pretrained_directory_is_tuned_by_one_command(tmp_path):
     assert plan.train.init == str(tmp_path / "gpt")
 
 
+def test_nanogpts_init_from_takes_that_models_shape_and_cuts_its_positions(base, tmp_path):
+    """As `init_from = 'gpt2'` in a config/*.py, whose other sizes are nanoGPT's defaults."""
+    config = tmp_path / "finetune.py"
+    config.write_text(f"init_from = '{base}'\nblock_size = 4\n", encoding="utf-8")
+    shape = experiments.load(str(config)).model
+    assert (shape.n_layer, shape.n_embd, shape.bias, shape.block_size) == (2, 16, True, 4)
+    cut = make(shape, seed=1)
+    initial.fill_from(cut, str(base))
+    whole = experiments.weights_of(base).get_parameter("trunk.position.weight")
+    assert torch.equal(cut.get_parameter("trunk.position.weight"), whole[:4])
+
+
+def test_a_corpus_of_another_tokenizer_is_warned_of(base, tmp_path):
+    """Ids 0 to 10 are the symbols of the base's corpus backwards."""
+    other = corpus(tmp_path / "other")
+    stoi = {symbol: i for i, symbol in enumerate(reversed(SYMBOLS))}
+    meta = {"vocab_size": 11, "stoi": stoi, "itos": {i: s for s, i in stoi.items()}}
+    (other / "meta.pkl").write_bytes(pickle.dumps(meta))
+    plan = experiments.apply(tuned(base), [f"data.corpus={other}"])
+    said = [e.message for e in fit(plan, tmp_path / "a", device="cpu") if isinstance(e, Noted)]
+    assert any(f"{other} has other tokens than train.init={base}" in text for text in said)
+    assert initial.notes(tuned(base).train, Corpus.open(base.parent / "corpus")) == []
+
+
 def test_adapters_compute_and_learn_what_those_of_peft_do(tmp_path):
     """The same GPT-2, the same adapters, the same gradients."""
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
@@ -288,7 +315,7 @@ def test_a_frozen_head_is_scored_in_chunks_too(monkeypatch):
         loss = TrainConfig().loss.build()
         scored = objective.Objective(adapted, loss, 11)
         ids = IDS.repeat(16, 1)
-        share = scored(ids, ids.roll(-1, 1), ids.numel(), ids.numel())
+        share = scored(objective.MicroBatch(ids, ids.roll(-1, 1)), ids.numel(), ids.numel())
         share.backward()
         grads = [adapted.get_parameter(name).grad for name in sorted(lora.adapters(adapted))]
         found.append((share.detach(), *grads))
