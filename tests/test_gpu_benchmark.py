@@ -27,6 +27,7 @@ def test_a_section_leaves_rows_and_a_page(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results.json").read_text("utf-8"))["sections"] == sections
 
 
+@pytest.mark.compile
 def test_compiled_graphs_are_compared(tmp_path: Path) -> None:
     place = Place(tmp_path, None)
     (tmp_path / "rows").mkdir()

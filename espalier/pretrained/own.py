@@ -32,15 +32,14 @@ def read(folder: Path) -> Foreign:
 
 
 def strangers(value: Any) -> Iterator[str]:
-    """Names of parts that stand for a file or a module outside the package."""
-    inside = value.values() if isinstance(value, Mapping) else value
-    if isinstance(inside, str) or not isinstance(inside, Iterable):
-        return
-    name = value.get("name") if isinstance(value, Mapping) else None
-    if isinstance(name, str) and not name.isidentifier():
-        yield name
-    for item in inside:
-        yield from strangers(item)
+    """Words that would be read as a file or a module outside the package, wherever they stand."""
+    if isinstance(value, str):
+        dotted = "." in value and all(word.isidentifier() for word in value.split("."))
+        if dotted or value.endswith(".py"):
+            yield value
+    elif isinstance(value, Iterable):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from strangers(item)
 
 
 def bare(value: Any) -> Any:
