@@ -22,7 +22,7 @@ help:
 	@echo 'make demo       train a small GPT on embedded text, sample from it, write a report (minutes, no GPU)'
 	@echo 'make test       ruff, mypy --strict and the test suite (about 11 minutes on 2 cores)'
 	@echo 'make test-long  the tests that take longer'
-	@echo 'make bench NANOGPT=CHECKOUT TEXT=tinyshakespeare.txt   the benchmarks, one script per claim'
+	@echo 'make bench NANOGPT=CHECKOUT LLM_C=CHECKOUT LITGPT=CHECKOUT TEXT=tinyshakespeare.txt   one script per claim'
 	@echo 'make composed   1,000 models of parts put together at random: built, trained a step, decoded'
 	@echo 'make kills      workers killed every few seconds: the pool, Ray, PostgreSQL (half an hour; extras ray, search)'
 	@echo 'make gpu-bundle TEXT=tinyshakespeare.txt   what benchmarks/gpu.sh carries to a machine with a GPU and no network'
@@ -47,6 +47,7 @@ bench: .venv/.test
 	@$(BIN)/python benchmarks/start_up.py
 	@$(BIN)/python benchmarks/data.py $(NANOGPT) $(TEXT)
 	@$(BIN)/python benchmarks/train_step.py $(NANOGPT)
+	@$(BIN)/python benchmarks/peers.py $(LLM_C:%=--llm-c %) $(LITGPT:%=--litgpt %)
 	@$(BIN)/python benchmarks/decode.py $(NANOGPT)
 	@$(BIN)/python benchmarks/nanogpt_parity.py $(NANOGPT)
 ifneq ($(and $(NANOGPT),$(TEXT)),)

@@ -154,7 +154,7 @@ def main() -> int:
             gain, share = found["grouped"] / found["ours"], found["ideal"] / found["ours"]
             size = f"{d} | {branches} | {rows * TIME}"
             lines.append(f"| {size} | {what} | {times} | {gain:.2f} | {share:.2f} |")
-            few = " of 8 branches" if branches == 8 else " of 4 and 6"
+            few = " of 8 branches" if branches == 8 else " of 4 and 6 branches"
             group = f"{what}, width {d}{few if d == 768 else ''}"
             gains.setdefault(group, []).append(gain)
             most.setdefault(group, []).append(found["grouped"] / found["ideal"])

@@ -186,6 +186,8 @@ def main() -> None:
         peers["litgpt"] = "pythia-160m", lambda pair: litgpt(args.litgpt, pair)
     for name in {"Hugging Face", "llm.c", "litgpt"} - peers.keys():
         print(f"skipped: {name} (its checkout or its packages are not there)", file=sys.stderr)
+    if not peers:
+        return
     lines = ["| model | peer | peer's step | ours | ratio |", "|---|---|---|---|---|"]
     claims = []
     for name, (recipe, prepared) in peers.items():
