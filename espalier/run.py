@@ -31,6 +31,8 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 TOKENIZER, CHAT = "tokenizer.json", "chat.json"
 BASE = "base.safetensors"  # of a run of adapters: the weights that they stand beside, for all steps
 _STEP = re.compile(r"step-(\d{8,})")
+# What stands in a run's folder before its config.yaml does, and what is written aside for it.
+_CREATING = re.compile(r"environment\.json(\.tmp-\w+)?|config\.yaml\.tmp-\w+|lock(\.\w+)?")
 
 
 class Run:
@@ -360,5 +362,4 @@ def _seal(folder: Path, step: int) -> None:
 
 def _ours(folder: Path) -> bool:
     """Whether a directory holds at most what an interrupted `create` leaves."""
-    names = (file.name.split(".tmp-")[0] for file in folder.iterdir())
-    return all(name in {"environment.json", "lock"} for name in names)
+    return all(_CREATING.fullmatch(file.name) for file in folder.iterdir())

@@ -47,9 +47,9 @@ def test_a_run_is_never_made_over_another(run: Run) -> None:
 def test_what_an_interrupted_create_leaves_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text("{}", encoding="utf-8")
     (tmp_path / "config.yaml.tmp-12345678").write_text("se", encoding="utf-8")
+    (tmp_path / f"lock.{'0' * 32}").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="exists already"):
         Run.create(tmp_path.parent / tmp_path.name / "..", {}, {})
-    (tmp_path / "config.yaml.tmp-12345678").unlink()
     assert Run.create(tmp_path, {"seed": 2}, {}).config == {"seed": 2}
 
 
